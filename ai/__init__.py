@@ -1,0 +1,1 @@
+"""Everything that looks at pixels. Knows no network and no SQL."""

@@ -1,0 +1,1 @@
+"""Prostate region and lesion candidates."""

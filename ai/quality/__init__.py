@@ -1,0 +1,1 @@
+"""Image quality: protocol check, image metrics, verdicts and the gate."""

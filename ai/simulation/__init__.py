@@ -1,0 +1,1 @@
+"""Synthetic prostate mpMRI: anatomy, sequence physics, artefacts in k-space, DICOM export."""

@@ -1,0 +1,1 @@
+"""Everything that talks: DICOM services, workflow, result objects, web console, command line."""

@@ -1,0 +1,1 @@
+"""The DICOM objects pacsgate authors: quality report, lesion report, segmentation."""

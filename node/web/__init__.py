@@ -1,0 +1,1 @@
+"""HTTP: JSON API, health, and later DICOMweb and the console."""

@@ -1,0 +1,1 @@
+"""Everything that stays: SQL index, object store, spool. Knows neither node nor ai."""

@@ -1,0 +1,333 @@
+"""The SQL schema, typed. The same on SQLite and PostgreSQL; times are UTC; foreign keys are on.
+
+Attributes that mirror a DICOM keyword keep its spelling in snake_case. Text is Unicode; the original bytes stay in
+the object store. Optional DICOM text is stored as an empty string, not NULL, so that unique keys work on both engines.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A time that is aware and in UTC in Python; SQLite, which has no time zones, stores it naive."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times, store UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("times must carry a time zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware UTC time."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def utc_now() -> datetime:
+    """The present, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """Declarative base of the index."""
+
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[str]: Json, list[float]: Json}  # noqa: RUF012
+
+
+class Patient(Base):
+    """A patient as the senders name them. Identity is the whole tuple: a mistyped ID never merges two people."""
+
+    __tablename__ = "patient"
+    __table_args__ = (UniqueConstraint("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    patient_id: Mapped[str] = mapped_column(Text, index=True)
+    issuer_of_patient_id: Mapped[str] = mapped_column(Text, default="")
+    patient_name: Mapped[str] = mapped_column(Text, default="", index=True)
+    patient_birth_date: Mapped[str] = mapped_column(Text, default="")
+    patient_sex: Mapped[str] = mapped_column(Text, default="")
+
+    studies: Mapped[list["Study"]] = relationship(back_populates="patient")
+
+
+class Study(Base):
+    """A study and where it stands on its way."""
+
+    __tablename__ = "study"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    patient_id: Mapped[int] = mapped_column(ForeignKey("patient.id"), index=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    study_date: Mapped[str] = mapped_column(Text, default="", index=True)
+    study_time: Mapped[str] = mapped_column(Text, default="")
+    study_id: Mapped[str] = mapped_column(Text, default="")
+    accession_number: Mapped[str] = mapped_column(Text, default="", index=True)
+    study_description: Mapped[str] = mapped_column(Text, default="")
+    referring_physician_name: Mapped[str] = mapped_column(Text, default="")
+    first_received_at: Mapped[datetime]
+    last_received_at: Mapped[datetime] = mapped_column(index=True)
+
+    patient: Mapped[Patient] = relationship(back_populates="studies")
+    series: Mapped[list["Series"]] = relationship(back_populates="study")
+    revisions: Mapped[list["StudyRevision"]] = relationship(back_populates="study", order_by="StudyRevision.number")
+
+
+class Series(Base):
+    """A series of a study."""
+
+    __tablename__ = "series"
+    __table_args__ = (UniqueConstraint("study_id", "series_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    series_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    modality: Mapped[str] = mapped_column(Text, default="")
+    series_number: Mapped[int | None] = mapped_column(BigInteger)
+    series_description: Mapped[str] = mapped_column(Text, default="")
+    body_part_examined: Mapped[str] = mapped_column(Text, default="")
+    manufacturer: Mapped[str] = mapped_column(Text, default="")
+    station_name: Mapped[str] = mapped_column(Text, default="")
+    last_received_at: Mapped[datetime]
+
+    study: Mapped[Study] = relationship(back_populates="series")
+    instances: Mapped[list["Instance"]] = relationship(back_populates="series")
+
+
+class Association(Base):
+    """A DICOM association with a sender; open while ``released_at`` is NULL. Evidence for completion."""
+
+    __tablename__ = "association"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    receiver: Mapped[str] = mapped_column(Text, index=True)
+    """The receiver slot that holds it, so that a restarted receiver can close what its crash left open."""
+    calling_ae_title: Mapped[str] = mapped_column(Text)
+    peer_address: Mapped[str] = mapped_column(Text)
+    opened_at: Mapped[datetime]
+    released_at: Mapped[datetime | None]
+    instances_received: Mapped[int] = mapped_column(default=0)
+
+
+class Instance(Base):
+    """A received instance: where its bytes are and its header as DICOM JSON (PS3.18 F), without bulk data.
+
+    ``header`` is the DICOM JSON of the data set, ``file_meta`` that of its file meta information.
+    ``object_digest`` is the SHA-256 of the stored Part 10 file, its name in the object store.
+    """
+
+    __tablename__ = "instance"
+    __table_args__ = (Index("ix_instance_series_received", "series_id", "received_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    instance_number: Mapped[int | None] = mapped_column(BigInteger)
+    number_of_frames: Mapped[int | None] = mapped_column(BigInteger)
+    object_digest: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    received_at: Mapped[datetime]
+    source_ae_title: Mapped[str] = mapped_column(Text, default="")
+    header: Mapped[dict[str, Any]]
+    header_faults: Mapped[list[str]] = mapped_column(default=list)
+    """Elements that could not be read, each with its reason."""
+
+    series: Mapped[Series] = relationship(back_populates="instances")
+
+
+class RevisionState(StrEnum):
+    """Where a study revision stands."""
+
+    RECEIVING = "receiving"
+    CLOSED = "closed"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class StudyRevision(Base):
+    """One state of a study's contents. A late instance opens the next revision, which is judged anew.
+
+    At most one revision of a study is ``receiving``.
+    """
+
+    __tablename__ = "study_revision"
+    __table_args__ = (UniqueConstraint("study_id", "number"), Index("ix_study_revision_state", "state"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16), default=RevisionState.RECEIVING)
+    opened_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    closed_reason: Mapped[str] = mapped_column(Text, default="")
+    finished_at: Mapped[datetime | None]
+    failure: Mapped[str] = mapped_column(Text, default="")
+    pipeline_version: Mapped[str] = mapped_column(Text, default="")
+
+    study: Mapped[Study] = relationship(back_populates="revisions")
+    assessments: Mapped[list["SeriesAssessmentRow"]] = relationship(back_populates="revision")
+    verdict: Mapped["StudyVerdict | None"] = relationship(back_populates="revision")
+    candidates: Mapped[list["DetectionCandidate"]] = relationship(back_populates="revision")
+    results: Mapped[list["ResultObject"]] = relationship(back_populates="revision")
+
+
+class SeriesAssessmentRow(Base):
+    """The quality assessment of one series in one revision. ``document`` holds slices, findings and metrics."""
+
+    __tablename__ = "series_assessment"
+    __table_args__ = (UniqueConstraint("revision_id", "series_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    revision_id: Mapped[int] = mapped_column(ForeignKey("study_revision.id"))
+    series_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    role: Mapped[str] = mapped_column(String(32))
+    b_value: Mapped[float | None]
+    verdict: Mapped[str] = mapped_column(String(16))
+    score: Mapped[float | None]
+    probability_non_diagnostic: Mapped[float | None]
+    reason: Mapped[str] = mapped_column(Text, default="")
+    document: Mapped[dict[str, Any]]
+
+    revision: Mapped[StudyRevision] = relationship(back_populates="assessments")
+
+
+class StudyVerdict(Base):
+    """The verdict on a study revision, the gate's decision and the detector's state."""
+
+    __tablename__ = "study_verdict"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    revision_id: Mapped[int] = mapped_column(ForeignKey("study_revision.id"), unique=True)
+    verdict: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    gate_open: Mapped[bool]
+    gate_reasons: Mapped[list[str]] = mapped_column(default=list)
+    detection_state: Mapped[str] = mapped_column(String(16), default="")
+    detection_reason: Mapped[str] = mapped_column(Text, default="")
+    document: Mapped[dict[str, Any]]
+    decided_at: Mapped[datetime]
+
+    revision: Mapped[StudyRevision] = relationship(back_populates="verdict")
+
+
+class DetectionCandidate(Base):
+    """A lesion candidate. ``tracking_uid`` joins SR group, SEG segment and this row."""
+
+    __tablename__ = "detection_candidate"
+    __table_args__ = (UniqueConstraint("revision_id", "tracking_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    revision_id: Mapped[int] = mapped_column(ForeignKey("study_revision.id"))
+    tracking_uid: Mapped[str] = mapped_column(String(64))
+    probability: Mapped[float]
+    above_operating_point: Mapped[bool]
+    volume_ml: Mapped[float]
+    centroid_lps_mm: Mapped[list[float]]
+    sector: Mapped[str | None] = mapped_column(Text)
+    segment_number: Mapped[int | None]
+
+    revision: Mapped[StudyRevision] = relationship(back_populates="candidates")
+
+
+class ResultObject(Base):
+    """A DICOM object we authored. Its UID derives from study, revision, pipeline version and kind."""
+
+    __tablename__ = "result_object"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    revision_id: Mapped[int] = mapped_column(ForeignKey("study_revision.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    object_digest: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+    revision: Mapped[StudyRevision] = relationship(back_populates="results")
+    deliveries: Mapped[list["Delivery"]] = relationship(back_populates="result")
+
+
+class DeliveryState(StrEnum):
+    """Where the delivery of one object to one destination stands."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class Delivery(Base):
+    """One result object on its way to one destination."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (UniqueConstraint("result_id", "destination"), Index("ix_delivery_state", "state"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    result_id: Mapped[int] = mapped_column(ForeignKey("result_object.id"))
+    destination: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16), default=DeliveryState.PENDING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    status: Mapped[str] = mapped_column(Text, default="")
+    """The last C-STORE status or error."""
+    created_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+
+    result: Mapped[ResultObject] = relationship(back_populates="deliveries")
+
+
+class Peer(Base):
+    """A remote application entity that has talked to us, as configured or as seen."""
+
+    __tablename__ = "peer"
+    __table_args__ = (UniqueConstraint("ae_title", "address"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ae_title: Mapped[str] = mapped_column(Text)
+    address: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text, default="")
+    first_seen_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+
+
+class JournalEntry(Base):
+    """What happened, to which study, when and why. Holds UIDs and figures, never a patient's name."""
+
+    __tablename__ = "journal"
+    __table_args__ = (Index("ix_journal_study_at", "study_instance_uid", "at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), default="")
+    event: Mapped[str] = mapped_column(String(64))
+    message: Mapped[str] = mapped_column(Text, default="")
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class ApiToken(Base):
+    """A bearer token of the web interface; only its SHA-256 is kept."""
+
+    __tablename__ = "api_token"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    role: Mapped[str] = mapped_column(String(16))
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]

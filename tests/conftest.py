@@ -1,0 +1,25 @@
+"""Fixtures every room shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED_DATA = Path(os.environ.get("PACSGATE_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip real-data tests with a clear line where the data is absent."""
+    if SHARED_DATA.is_dir():
+        return
+    absent = pytest.mark.skip(reason=f"real scanner data not found at {SHARED_DATA} (set PACSGATE_SHARED_DATA)")
+    for item in items:
+        if "real_data" in item.keywords:
+            item.add_marker(absent)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real scanner data. Tests that use it carry the marker ``real_data``."""
+    return SHARED_DATA
