@@ -104,6 +104,8 @@ class Series(Base):
     manufacturer: Mapped[str] = mapped_column(Text, default="")
     station_name: Mapped[str] = mapped_column(Text, default="")
     last_received_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    """When it was last taken to be complete; an instance received later re-opens it."""
 
     study: Mapped[Study] = relationship(back_populates="series")
     instances: Mapped[list["Instance"]] = relationship(back_populates="series")
@@ -222,6 +224,8 @@ class StudyVerdict(Base):
     gate_reasons: Mapped[list[str]] = mapped_column(default=list)
     detection_state: Mapped[str] = mapped_column(String(16), default="")
     detection_reason: Mapped[str] = mapped_column(Text, default="")
+    detection_digest: Mapped[str] = mapped_column(String(64), default="")
+    """The detector's saved outcome in the object store; empty where it did not run."""
     document: Mapped[dict[str, Any]]
     decided_at: Mapped[datetime]
 
@@ -284,6 +288,8 @@ class Delivery(Base):
     result_id: Mapped[int] = mapped_column(ForeignKey("result_object.id"))
     destination: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16), default=DeliveryState.PENDING)
+    round: Mapped[int] = mapped_column(default=1)
+    """Rises with every replay: each round has its own attempts."""
     attempts: Mapped[int] = mapped_column(default=0)
     status: Mapped[str] = mapped_column(Text, default="")
     """The last C-STORE status or error."""
