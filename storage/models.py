@@ -294,6 +294,7 @@ class Delivery(Base):
     status: Mapped[str] = mapped_column(Text, default="")
     """The last C-STORE status or error."""
     created_at: Mapped[datetime]
+    next_attempt_at: Mapped[datetime] = mapped_column(index=True)
     delivered_at: Mapped[datetime | None]
 
     result: Mapped[ResultObject] = relationship(back_populates="deliveries")
