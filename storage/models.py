@@ -142,6 +142,8 @@ class Instance(Base):
     sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    revision_number: Mapped[int]
+    """The study revision it arrived in: later revisions contain it, earlier ones never see it."""
     instance_number: Mapped[int | None] = mapped_column(BigInteger)
     number_of_frames: Mapped[int | None] = mapped_column(BigInteger)
     object_digest: Mapped[str] = mapped_column(String(64))
