@@ -1,0 +1,130 @@
+"""The code book: every coded concept our objects use (PS3.16), and the few private ones the standard has no word for.
+
+Private codes are frozen: a value, once released, keeps its meaning for ever; add, deprecate, never reuse. Values are at
+most 16 characters because longer ones move to Long Code Value, which most receivers never read.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from ai.detection.types import DetectionState
+from ai.quality.types import Verdict
+
+PRIVATE_SCHEME = "99PACSGATE"
+PRIVATE_SCHEME_VERSION = "1"
+
+RESEARCH_USE = "Research use only. Not for diagnosis."
+"""Stated in every object we author."""
+
+# Concept names of the quality report (the prostate MR quality vocabulary of Supplement-born CID 6314-6318, 7036).
+IMAGING_STUDY_QUALITY = Code("130549", "DCM", "Imaging Study Quality")
+IMAGING_SERIES_QUALITY = Code("130550", "DCM", "Imaging Series Quality")
+QUALITY_ASSESSMENT = Code("111050", "DCM", "Quality Assessment")
+QUALITY_CONTROL_STANDARD = Code("111051", "DCM", "Quality Control Standard")
+QUALITY_FINDING = Code("111052", "DCM", "Quality Finding")
+IMAGE_QUALITY_RATING = Code("111029", "DCM", "Image Quality Rating")
+PIRADS_2_1_REQUIREMENTS = Code("130608", "DCM", "PI-RADS 2.1 prostate MRI acquisition requirements")
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+COMMENT = codes.DCM.Comment
+SERIES_INSTANCE_UID = codes.DCM.SeriesInstanceUID
+MULTIPARAMETRIC_MRI = Code("126020", "DCM", "Multiparametric MRI")
+"""Procedure reported: in both the old and the current CID 100, unlike 719178004 (SCT)."""
+
+# Outcome of algorithms
+SUMMARY_OF_DETECTIONS = codes.DCM.SummaryOfDetections
+SUMMARY_OF_ANALYSES = codes.DCM.SummaryOfAnalyses
+PROCESSING_AND_FINDINGS_SUMMARY = Code("111017", "DCM", "CAD Processing and Findings Summary")
+SUCCEEDED = Code("111222", "DCM", "Succeeded")
+FAILED = Code("111224", "DCM", "Failed")
+NOT_ATTEMPTED = Code("111225", "DCM", "Not Attempted")
+SUCCEEDED_WITHOUT_FINDINGS = Code("111241", "DCM", "All algorithms succeeded; without findings")
+SUCCEEDED_WITH_FINDINGS = Code("111242", "DCM", "All algorithms succeeded; with findings")
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+"""Algorithm family (CID 7162): the standard's word for a machine's opinion, learned or rule-based."""
+
+# Lesions: detected, not diagnosed, hence Lesion and never Neoplasm.
+LESION = Code("52988006", "SCT", "Lesion")
+ABSENT = Code("272519000", "SCT", "Absent")
+MORPHOLOGICALLY_ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+PROSTATE = Code("41216001", "SCT", "Prostate")
+VOLUME = Code("118565006", "SCT", "Volume")
+LONG_AXIS = Code("103339001", "SCT", "Long axis")
+APPARENT_DIFFUSION_COEFFICIENT = Code("113041", "DCM", "Apparent Diffusion Coefficient")
+MEAN = Code("373098007", "SCT", "Mean")
+PROBABILITY_OF_CANCER = Code("111047", "DCM", "Probability of cancer")
+DIFFUSION_B_VALUE = codes.DCM.SourceImageDiffusionBValue
+
+VERDICTS: Mapping[Verdict, Code] = MappingProxyType(
+    {
+        Verdict.DIAGNOSTIC: Code("RID12", "RADLEX", "Diagnostic quality"),
+        Verdict.LIMITED: Code("RID13", "RADLEX", "Limited quality"),
+        Verdict.NON_DIAGNOSTIC: Code("RID14", "RADLEX", "Non-diagnostic quality"),
+    }
+)
+"""CID 7036. ``not-assessed`` has no code there: such a series says (Summary of Analyses) = (Not Attempted)."""
+
+DETECTION_STATES: Mapping[DetectionState, Code] = MappingProxyType(
+    {
+        DetectionState.SUCCEEDED: SUCCEEDED,
+        DetectionState.FAILED: FAILED,
+        DetectionState.NOT_ATTEMPTED: NOT_ATTEMPTED,
+    }
+)
+"""CID 6042."""
+
+UNUSABLE = Code("111235", "DCM", "Unusable - Quality renders image unusable")
+DOES_NOT_MEET_STANDARD = Code("111236", "DCM", "Usable - Does not meet the quality control standard")
+MEETS_STANDARD = Code("111237", "DCM", "Usable - Meets the quality control standard")
+
+NO_UNITS = Code("1", "UCUM", "no units")
+MILLIMETRE = Code("mm", "UCUM", "mm")
+CUBIC_CENTIMETRE = Code("cm3", "UCUM", "cubic centimeter")
+PERCENT = Code("%", "UCUM", "Percent")
+SQUARE_MICROMETRE_PER_SECOND = Code("um2/s", "UCUM", "um2/s")
+_UNITS = {unit.value: unit for unit in (NO_UNITS, MILLIMETRE, CUBIC_CENTIMETRE, PERCENT, SQUARE_MICROMETRE_PER_SECOND)}
+
+MODALITIES: Mapping[str, Code] = MappingProxyType(
+    {code.value: code for code in (getattr(codes.cid29, name) for name in codes.cid29.dir())}
+)
+"""CID 29 Acquisition Modality by its code value ("MR")."""
+
+SECTORS: Mapping[str, Code] = MappingProxyType(
+    {code.meaning.lower(): code for code in (getattr(codes.cid6304, name) for name in codes.cid6304.dir())}
+)
+"""CID 6304 sectors of PI-RADS v2.1 by their meaning in lower case."""
+
+
+def _private(value: str, meaning: str) -> Code:
+    return Code(value, PRIVATE_SCHEME, meaning)
+
+
+METRICS: Mapping[str, Code] = MappingProxyType(
+    {
+        "snr": Code("113060", "DCM", "Signal to noise"),
+    }
+)
+"""Measurement names by ``Metric.name``. Definitions and formulas: ``ai/quality``; units travel with each value."""
+
+
+def unit(ucum: str) -> Code:
+    """The coded UCUM unit. An empty string is a number without a unit."""
+    return _UNITS.get(ucum or "1") or Code(ucum, "UCUM", ucum)
+
+
+def sector(name: str | None) -> Code | None:
+    """The SNOMED code of a PI-RADS v2.1 sector named in the words of CID 6304, or None."""
+    return SECTORS.get(name.lower()) if name else None
+
+
+def private_scheme() -> CodingSchemeIdentificationItem:
+    """Item of Coding Scheme Identification Sequence (0008,0110) that declares our private scheme."""
+    return CodingSchemeIdentificationItem(
+        designator=PRIVATE_SCHEME,
+        name="pacsgate image quality code book",
+        version=PRIVATE_SCHEME_VERSION,
+        responsible_organization="pacsgate",
+    )
