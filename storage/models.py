@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -47,6 +47,15 @@ def utc_now() -> datetime:
 class Base(DeclarativeBase):
     """Declarative base of the index."""
 
+    metadata = MetaData(
+        # Names for every constraint, so that a migration can change it on SQLite too.
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[str]: Json, list[float]: Json}  # noqa: RUF012
 
 
@@ -173,7 +182,17 @@ class StudyRevision(Base):
     """
 
     __tablename__ = "study_revision"
-    __table_args__ = (UniqueConstraint("study_id", "number"), Index("ix_study_revision_state", "state"))
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        Index("ix_study_revision_state", "state"),
+        Index(
+            "uq_study_revision_receiving",
+            "study_id",
+            unique=True,
+            sqlite_where=text("state = 'receiving'"),
+            postgresql_where=text("state = 'receiving'"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))

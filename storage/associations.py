@@ -1,0 +1,70 @@
+"""Who is connected: associations with senders, as evidence that a study is complete, and the peers seen."""
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from storage.database import Database
+from storage.journal import record
+from storage.models import Association, Peer, utc_now
+from storage.upsert import get_or_create
+
+
+def open_association(database: Database, receiver: str, calling_ae_title: str, peer_address: str) -> int:
+    """Note an accepted association and its peer.
+
+    Parameters
+    ----------
+    receiver
+        The receiver slot that holds it, the same after a restart; see `close_stale`.
+    calling_ae_title, peer_address
+        As the peer gave them; NUL is removed, nothing else is trusted or needed.
+
+    Returns
+    -------
+    int
+        The id for `storage.ingest.Reception` and `close_association`.
+    """
+    ae_title, address = calling_ae_title.replace("\x00", ""), peer_address.replace("\x00", "")
+    now = utc_now()
+    with database.session() as session:
+        _see_peer(session, ae_title, address)
+        association = Association(
+            receiver=receiver, calling_ae_title=ae_title, peer_address=address, opened_at=now, instances_received=0
+        )
+        session.add(association)
+        session.flush()
+        return association.id
+
+
+def close_association(database: Database, association_id: int) -> None:
+    """Note that an association was released, aborted or lost. Once more does no harm."""
+    with database.session() as session:
+        session.execute(
+            update(Association)
+            .where(Association.id == association_id, Association.released_at.is_(None))
+            .values(released_at=utc_now())
+        )
+
+
+def close_stale(database: Database, receiver: str) -> int:
+    """Close what a crash of ``receiver`` left open, at its start; returns how many.
+
+    No sender is connected to a process that has just started.
+    """
+    with database.session() as session:
+        stale = session.scalars(
+            select(Association).where(Association.receiver == receiver, Association.released_at.is_(None))
+        ).all()
+        for association in stale:
+            association.released_at = utc_now()
+        if stale:
+            message = f"receiver {receiver} started and closed {len(stale)} association(s) that its last run left open"
+            record(session, "associations-closed", message, receiver=receiver, associations=len(stale))
+        return len(stale)
+
+
+def _see_peer(session: Session, ae_title: str, address: str) -> None:
+    now = utc_now()
+    key = {"ae_title": ae_title, "address": address}
+    peer_id = get_or_create(session, Peer, key, {"first_seen_at": now, "last_seen_at": now})
+    session.execute(update(Peer).where(Peer.id == peer_id).values(last_seen_at=now))

@@ -1,0 +1,123 @@
+"""Connections and transactions of the SQL index on SQLite and PostgreSQL, set up so that a commit is durable."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.orm import Session
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+LOCK_WAIT_S = 30.0
+"""How long a writer waits for another one. An ingest holds the lock for milliseconds; a migration for seconds."""
+POOL_SIZE = 8
+MAX_OVERFLOW = 56
+"""A receiver process has one thread per association; together with POOL_SIZE more than it may accept."""
+MIGRATION_LOCK = 0x7061637367617465
+"""Key of PostgreSQL's advisory lock for migrations: the bytes of "pacsgate"."""
+_READ_ONLY = "pacsgate_read_only"
+
+
+def sqlite_url(path: Path) -> str:
+    """The database URL of an SQLite file."""
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def migration_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration for the migrations inside this package, bound to ``connection``."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+class Database:
+    """The SQL index behind one URL.
+
+    Make one per process, after any fork: connections do not survive one.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///...`` (see `sqlite_url`) or ``postgresql+psycopg://...``.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ValueError(f"the index runs on sqlite or postgresql+psycopg, not on {parsed.drivername!r}")
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.engine: Engine = _sqlite_engine(parsed) if self.is_sqlite else _postgresql_engine(parsed)
+        reading = {_READ_ONLY: True} if self.is_sqlite else {"postgresql_readonly": True}
+        self._reading_engine = self.engine.execution_options(**reading)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session in one transaction: committed at the end, rolled back on any error.
+
+        On SQLite it owns the writer's lock from its first statement on, so what it has read cannot change before it
+        writes and it never has to be repeated.
+        """
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session on a snapshot for readers: it takes no writer's lock."""
+        with Session(self._reading_engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest version.
+
+        Safe when several processes start at once: each does it in one transaction that holds the writer's lock of
+        SQLite or an advisory lock of PostgreSQL, and finds nothing to do if another was first.
+        """
+        with self.engine.begin() as connection:
+            if not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            command.upgrade(migration_config(connection), "head")
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url,
+        pool_size=POOL_SIZE,
+        max_overflow=MAX_OVERFLOW,
+        connect_args={"timeout": LOCK_WAIT_S, "isolation_level": None},
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    # READ COMMITTED, PostgreSQL's default: concurrent receivers wait for each other's rows instead of failing.
+    return create_engine(url, pool_size=POOL_SIZE, max_overflow=MAX_OVERFLOW, pool_pre_ping=True)
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_S * 1000)}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # FULL, not NORMAL: an acknowledged instance must survive a power cut, so each commit is synced.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that reads first and writes later fails when another writer came in between.
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
