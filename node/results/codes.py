@@ -33,6 +33,16 @@ COMMENT = codes.DCM.Comment
 SERIES_INSTANCE_UID = codes.DCM.SeriesInstanceUID
 MULTIPARAMETRIC_MRI = Code("126020", "DCM", "Multiparametric MRI")
 """Procedure reported: in both the old and the current CID 100, unlike 719178004 (SCT)."""
+IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+PROCEDURES: Mapping[str, Code] = MappingProxyType(
+    {
+        "MR": Code("25056-3", "LN", "MRI unspecified body region"),
+        "CT": Code("25045-6", "LN", "CT unspecified body region"),
+        "PT": Code("44136-0", "LN", "PET unspecified body region"),
+        "NM": Code("49118-3", "LN", "NM unspecified body region"),
+    }
+)
+"""CID 100 by modality, for studies that show no prostate."""
 
 # Outcome of algorithms
 SUMMARY_OF_DETECTIONS = codes.DCM.SummaryOfDetections
@@ -105,9 +115,28 @@ def _private(value: str, meaning: str) -> Code:
 METRICS: Mapping[str, Code] = MappingProxyType(
     {
         "snr": Code("113060", "DCM", "Signal to noise"),
+        "noise_sigma": _private("NOISE_SIGMA", "Noise standard deviation in tissue"),
+        "noise_sigma_air": _private("NOISE_SIGMA_AIR", "Noise standard deviation from air"),
+        "signal": _private("SIGNAL_MEDIAN", "Median tissue signal"),
+        "cnr": _private("CNR", "Contrast of two tissue classes to noise"),
+        "edge_width": _private("EDGE_WIDTH", "Full width at half maximum of edge blur"),
+        "gradient_concentration": _private("GRADIENT_CONC", "Root mean square over mean gradient"),
+        "phase_correlation_ratio": _private("PHASE_CORR_RATIO", "Long-range autocorrelation, phase over frequency"),
+        "ghost_prominence": _private("GHOST_PROMINENCE", "Autocorrelation excess at ghost distances along phase"),
+        "air_ghost_ratio": _private("AIR_GHOST_RATIO", "Ghosting ratio from air"),
+        "entropy_focus": _private("ENTROPY_FOCUS", "Entropy focus criterion"),
+        "bias_field_range": _private("BIAS_FIELD_RANGE", "Range of the bias field"),
+        "hot_spot_ratio": _private("HOT_SPOT_RATIO", "Brightest signal of slice over that of its centre"),
+        "clipped_fraction": _private("CLIPPED_FRACTION", "Share of tissue pixels at the highest value"),
+        "signal_drop": _private("SIGNAL_DROP", "Log signal drop of a slice below its neighbours"),
+        "valid_fraction": _private("VALID_FRACTION", "Share of central pixels that are not zero"),
+        "coverage": _private("COVERAGE", "Extent of the slices along their normal"),
+        "missing_slices": _private("MISSING_SLICES", "Number of slices missing inside the stack"),
+        "missing_fraction": _private("MISSING_FRACTION", "Share of slices missing inside the stack"),
+        "duplicate_slices": _private("DUPLICATE_SLICES", "Number of further images at a taken position"),
     }
 )
-"""Measurement names by ``Metric.name``. Definitions and formulas: ``ai/quality``; units travel with each value."""
+"""Measurement names by ``Metric.name``. Formulas and sources: ``ai/quality``; the unit travels with each value."""
 
 
 def unit(ucum: str) -> Code:

@@ -16,15 +16,18 @@ from pydicom.valuerep import DA, DT, TM
 
 from node.results.codes import (
     COMMENT,
+    IMAGING_PROCEDURE,
     MODALITIES,
     MULTIPARAMETRIC_MRI,
     PRIVATE_SCHEME,
+    PROCEDURES,
     QUALITATIVE_EVALUATIONS,
     RESEARCH_USE,
     private_scheme,
 )
-from node.results.identity import MANUFACTURER, MODEL_NAME, ResultIdentity, ResultKind
-from node.results.source import SourceError, SourceStudy
+from node.results.identity import MANUFACTURER, MODEL_NAME, ResultIdentity
+from node.results.source import SourceError, SourceStudy, may_show_prostate
+from node.settings import ObjectKind
 
 CONTAINS = sr.RelationshipTypeValues.CONTAINS
 
@@ -47,7 +50,7 @@ def append_to_group(group: sr.MeasurementsAndQualitativeEvaluations, items: Iter
 def report(
     source: SourceStudy,
     identity: ResultIdentity,
-    kind: ResultKind,
+    kind: ObjectKind,
     description: str,
     groups: Sequence[sr.MeasurementsAndQualitativeEvaluations],
     evaluations: Sequence[sr.ContentItem],
@@ -62,7 +65,7 @@ def report(
     check_study(source, identity)
     content = sr.MeasurementReport(
         observation_context=_observation_context(identity),
-        procedure_reported=MULTIPARAMETRIC_MRI,
+        procedure_reported=_procedure(library),
         imaging_measurements=groups,
     )
     root = content[0].ContentSequence
@@ -110,6 +113,14 @@ def stamp(dataset: Dataset, identity: ResultIdentity) -> None:
 def _uses_private_scheme(dataset: Dataset) -> bool:
     designator = "CodingSchemeDesignator"
     return any(element.keyword == designator and element.value == PRIVATE_SCHEME for element in dataset.iterall())
+
+
+def _procedure(images: Sequence[Dataset]) -> Code:
+    """Procedure reported (CID 100): multiparametric MRI where there is MR of the prostate, else what the images are."""
+    if any(may_show_prostate(image) for image in images):
+        return MULTIPARAMETRIC_MRI
+    modalities = {image.Modality for image in images}
+    return PROCEDURES.get(modalities.pop(), IMAGING_PROCEDURE) if len(modalities) == 1 else IMAGING_PROCEDURE
 
 
 def _observation_context(identity: ResultIdentity) -> sr.ObservationContext:

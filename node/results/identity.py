@@ -6,9 +6,10 @@ UIDs are derived ones, 2.25.<UUID as integer> of PS3.5 B.2, with the name-based 
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 
 from pydicom.uid import UID
+
+from node.settings import ObjectKind
 
 MANUFACTURER = "pacsgate"
 MODEL_NAME = "pacsgate node"
@@ -17,17 +18,7 @@ _NAMESPACE = uuid.UUID("6b7d4b0e-2f7a-5c55-9d0a-8f6f3e1b7a41")
 _SERIES_NUMBER_BLOCK = 9000
 """Scanners number their series from 1; a block far above them keeps ours last in every viewer's list."""
 _SERIES_PER_REVISION = 10
-
-
-class ResultKind(StrEnum):
-    """The objects we author, in the words of a destination's ``receives``."""
-
-    QUALITY_REPORT = "quality-report"
-    LESION_REPORT = "lesion-report"
-    SEGMENTATION = "segmentation"
-
-
-_ORDER = tuple(ResultKind)
+_SERIES_OFFSET = {ObjectKind.QUALITY_REPORT: 1, ObjectKind.SEGMENTATION: 2, ObjectKind.LESION_REPORT: 3}
 
 
 def derived_uid(*parts: str | int) -> UID:
@@ -58,17 +49,17 @@ class ResultIdentity:
         """A UID for ``parts`` of this study, revision and pipeline version."""
         return derived_uid(self.study_instance_uid, self.revision, self.pipeline_version, *parts)
 
-    def sop_instance_uid(self, kind: ResultKind) -> UID:
+    def sop_instance_uid(self, kind: ObjectKind) -> UID:
         """SOP Instance UID of the object of this kind."""
         return self.uid("sop-instance", kind)
 
-    def series_instance_uid(self, kind: ResultKind) -> UID:
+    def series_instance_uid(self, kind: ObjectKind) -> UID:
         """Series Instance UID of the object of this kind: every object has a series of its own."""
         return self.uid("series", kind)
 
-    def series_number(self, kind: ResultKind) -> int:
-        """Series Number of the object of this kind; differs between kinds and revisions."""
-        return _SERIES_NUMBER_BLOCK + _SERIES_PER_REVISION * self.revision + _ORDER.index(kind) + 1
+    def series_number(self, kind: ObjectKind) -> int:
+        """Series Number of the object of this kind (one authored here); differs between kinds and revisions."""
+        return _SERIES_NUMBER_BLOCK + _SERIES_PER_REVISION * self.revision + _SERIES_OFFSET[kind]
 
     @property
     def device_uid(self) -> UID:

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from ai.detection.types import Candidate, DetectionResult, DetectionState
 from node.results import codes
 from node.results.document import algorithm_identification, append_to_group, comment, evaluation, report
-from node.results.identity import ResultIdentity, ResultKind
+from node.results.identity import ResultIdentity
 from node.results.quality_report import processing_summary
 from node.results.segmentation import (
     reported_candidates,
@@ -23,6 +23,7 @@ from node.results.segmentation import (
     tracking_uids,
 )
 from node.results.source import SourceError, SourceStudy
+from node.settings import ObjectKind
 
 
 def lesion_report(
@@ -49,7 +50,7 @@ def lesion_report(
     return report(
         source,
         identity,
-        ResultKind.LESION_REPORT,
+        ObjectKind.LESION_REPORT,
         "AI lesion detection (research use)",
         groups,
         [

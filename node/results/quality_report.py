@@ -15,14 +15,14 @@ from ai.detection.types import DetectionResult, DetectionState
 from ai.quality.types import Finding, SeriesAssessment, StudyAssessment, Verdict
 from node.results import codes
 from node.results.document import CONTAINS, algorithm_identification, append_to_group, comment, evaluation, report
-from node.results.identity import ResultIdentity, ResultKind
-from node.results.source import SourceError, SourceStudy
+from node.results.identity import ResultIdentity
+from node.results.source import SourceError, SourceStudy, may_show_prostate
+from node.settings import ObjectKind
 
 ALGORITHM_NAME = "pacsgate image quality assessment"
 MAX_WORST_SLICES = 3
 """Slices with the lowest score that a group points to: enough to see the defect, few enough to open."""
 MAX_SLICES_PER_FINDING = 5
-_UIDREF = sr.UIDRefContentItem
 
 
 def quality_report(
@@ -51,7 +51,7 @@ def quality_report(
     return report(
         source,
         identity,
-        ResultKind.QUALITY_REPORT,
+        ObjectKind.QUALITY_REPORT,
         "AI image quality (research use)",
         groups,
         _study_evaluations(assessment, detection),
@@ -70,10 +70,8 @@ def _series_group(
             uid=identity.uid("tracking", "series-quality", series.series_instance_uid, ordinal),
         ),
         finding_type=codes.IMAGING_SERIES_QUALITY,
-        finding_sites=[sr.FindingSite(anatomic_location=codes.PROSTATE)],
-        algorithm_id=algorithm_identification(
-            ALGORITHM_NAME, identity.pipeline_version, (), codes.ARTIFICIAL_INTELLIGENCE
-        ),
+        finding_sites=_finding_sites(source.series(series.series_instance_uid)[0]),
+        algorithm_id=_algorithm(identity),
         measurements=_measurements(series),
         qualitative_evaluations=[
             sr.QualitativeEvaluation(name, value) for name, value in _series_evaluations(series, assessed)
@@ -83,7 +81,7 @@ def _series_group(
     append_to_group(
         group,
         [
-            _UIDREF(codes.SERIES_INSTANCE_UID, series.series_instance_uid, relationship_type=CONTAINS),
+            sr.UIDRefContentItem(codes.SERIES_INSTANCE_UID, series.series_instance_uid, relationship_type=CONTAINS),
             *(comment(text) for text in _sentences(series)),
         ],
     )
@@ -97,12 +95,19 @@ def _nothing_assessed_group(source: SourceStudy, identity: ResultIdentity) -> sr
             identifier="no series assessed", uid=identity.uid("tracking", "series-quality", "none")
         ),
         finding_type=codes.IMAGING_SERIES_QUALITY,
-        algorithm_id=algorithm_identification(
-            ALGORITHM_NAME, identity.pipeline_version, (), codes.ARTIFICIAL_INTELLIGENCE
-        ),
+        algorithm_id=_algorithm(identity),
         qualitative_evaluations=[sr.QualitativeEvaluation(codes.SUMMARY_OF_ANALYSES, codes.NOT_ATTEMPTED)],
         source_images=[sr.SourceImageForMeasurementGroup(first.SOPClassUID, first.SOPInstanceUID)],
     )
+
+
+def _algorithm(identity: ResultIdentity) -> sr.AlgorithmIdentification:
+    return algorithm_identification(ALGORITHM_NAME, identity.pipeline_version, (), codes.ARTIFICIAL_INTELLIGENCE)
+
+
+def _finding_sites(image: Dataset) -> list[sr.FindingSite]:
+    """Prostate, unless the header names another body part or the image is no MR: nobody looked for a gland there."""
+    return [sr.FindingSite(anatomic_location=codes.PROSTATE)] if may_show_prostate(image) else []
 
 
 def _label(series: SeriesAssessment) -> str:

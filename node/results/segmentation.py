@@ -16,8 +16,9 @@ from ai.detection.types import Candidate, DetectionResult, DetectionState
 from ai.volumes.types import Geometry, SliceReference, Stack
 from node.results import codes
 from node.results.document import check_study, stamp
-from node.results.identity import MANUFACTURER, MODEL_NAME, ResultIdentity, ResultKind
+from node.results.identity import MANUFACTURER, MODEL_NAME, ResultIdentity
 from node.results.source import SourceError, SourceStudy
+from node.settings import ObjectKind
 
 _COLOURS = ("red", "gold", "deepskyblue", "magenta", "limegreen", "orange", "mediumpurple", "turquoise")
 _FAR_AWAY_MM = 1e6
@@ -92,9 +93,9 @@ def lesion_segmentation(source: SourceStudy, detection: DetectionResult, identit
             plane_positions=positions,
             segmentation_type=SegmentationTypeValues.BINARY if binary else SegmentationTypeValues.LABELMAP,
             segment_descriptions=_segment_descriptions(detection, identity),
-            series_instance_uid=identity.series_instance_uid(ResultKind.SEGMENTATION),
-            series_number=identity.series_number(ResultKind.SEGMENTATION),
-            sop_instance_uid=identity.sop_instance_uid(ResultKind.SEGMENTATION),
+            series_instance_uid=identity.series_instance_uid(ObjectKind.SEGMENTATION),
+            series_number=identity.series_number(ObjectKind.SEGMENTATION),
+            sop_instance_uid=identity.sop_instance_uid(ObjectKind.SEGMENTATION),
             instance_number=1,
             manufacturer=MANUFACTURER,
             manufacturer_model_name=MODEL_NAME,

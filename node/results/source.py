@@ -52,6 +52,7 @@ _INSTANCE = (
     "SeriesNumber",
     "InstanceNumber",
     "SeriesDescription",
+    "BodyPartExamined",
     "Manufacturer",
     "ManufacturerModelName",
     "SoftwareVersions",
@@ -72,6 +73,8 @@ _INSTANCE = (
     "LossyImageCompressionMethod",
 )
 _SEXES = ("M", "F", "O")
+
+_PROSTATE_BODY_PARTS = ("", "PROSTATE", "PELVIS")
 
 
 class SourceError(ValueError):
@@ -127,6 +130,11 @@ class SourceStudy:
 def is_image(instance: Dataset) -> bool:
     """Whether the instance is an image of a SOP class highdicom knows (it looks the modules up to copy)."""
     return "Rows" in instance and instance.SOPClassUID in get_sop_class_iod_map()
+
+
+def may_show_prostate(image: Dataset) -> bool:
+    """Whether the image is MR of the prostate or pelvis, or MR whose header names no body part."""
+    return image.Modality == "MR" and str(image.get("BodyPartExamined") or "").upper() in _PROSTATE_BODY_PARTS
 
 
 def _instance(sop_instance_uid: str, header: Dataset) -> Dataset:
