@@ -23,6 +23,9 @@ SMEARING = Code("RID11424", "RADLEX", "Smearing")
 NON_UNIFORM_SIGNAL = Code("RID11408", "RADLEX", "Non-uniform signal intensity artifact")
 PHASE_WRAPAROUND = Code("RID11395", "RADLEX", "Phase wraparound artifact")
 
+# CID 7011, for defects CID 6316 has no word for
+IMAGE_ARTIFACT = Code("111207", "DCM", "Image artifact(s)")
+
 # CID 6317, DCE
 POOR_CONTRAST_TIMING = Code("130579", "DCM", "Poor contrast timing")
 

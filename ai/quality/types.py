@@ -89,6 +89,8 @@ class SeriesAssessment:
     metrics: tuple[Metric, ...] = ()
     meets_standard: bool | None = None
     role_reasons: tuple[str, ...] = ()
+    not_checkable: tuple[str, ...] = ()
+    """Acquisition requirements on which the header is silent, one text each."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,157 @@
+"""Quality of a study: one assessment per series, from headers and pixels, then the gate.
+
+A series of several stacks (b-values, time points) has one row: its score is the worst stack's, its b-value and metrics
+those of the highest b acquired, because that image carries detection and fails first.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import structlog
+
+from ai.quality.gate import judge_series, judge_study, not_assessed, worse
+from ai.quality.metrics import MAXIMUM_SLICES, slice_metrics, volume_metrics
+from ai.quality.protocol import check_series
+from ai.quality.scoring import CRITERIA
+from ai.quality.types import Finding, SeriesAssessment, Severity, SliceScore, StudyAssessment, Verdict
+from ai.volumes.load import load_volume
+from ai.volumes.types import Assembly, PixelSource, PixelsUnavailable, Role, RoledStack
+
+log = structlog.get_logger(__name__)
+
+MAXIMUM_STACKS = 8
+"""Stacks of one series whose pixels are judged: all b-values of any prostate protocol, a sample of a dynamic series."""
+
+MINIMUM_SLICES = 3
+"""Fewest slices of a stack that is judged; fewer are scouts, single images or remains."""
+
+MAXIMUM_PIXELS = 2**28
+"""Pixels of one stack that are loaded at most (1 GiB as float32)."""
+
+
+def assess(assembly: Assembly, source: PixelSource, progress: Callable[[str], None] | None = None) -> StudyAssessment:
+    """Judge every series of a study and decide whether detection may run.
+
+    ``progress`` is called with a short text before each series. Pixels that cannot be had make a series not-assessed,
+    with the reason; nothing is raised for bad images.
+    """
+    series = []
+    for entries in _by_series(assembly):
+        if progress is not None:
+            progress(f"quality of series {entries[0].stack.acquisition.series_description or entries[0].role}")
+        series.append(_assess_series(entries, source))
+    study = judge_study(assembly, series)
+    log.info("study assessed", study_instance_uid=study.study_instance_uid, verdict=study.verdict, open=study.gate.open)
+    return study
+
+
+def _by_series(assembly: Assembly) -> list[list[RoledStack]]:
+    """The stacks of each series, series in the order of their numbers."""
+    groups: dict[str, list[RoledStack]] = {}
+    for entry in assembly.stacks:
+        groups.setdefault(entry.stack.series_instance_uid, []).append(entry)
+    return sorted(groups.values(), key=lambda group: group[0].stack.acquisition.series_number or 0)
+
+
+def _assess_series(entries: Sequence[RoledStack], source: PixelSource) -> SeriesAssessment:
+    """One row for a series. Stacks of other roles in it (a scout among b-values) do not count."""
+    role = _principal_role(entries)
+    stacks = sorted((entry for entry in entries if entry.role == role), key=_b_value)
+    rows = [_assess_stack(entry, source) for entry in _sample(stacks)]
+    return _combine(rows, tuple(sorted({_b_value(entry) for entry in stacks if entry.stack.b_value is not None})))
+
+
+def _principal_role(entries: Sequence[RoledStack]) -> str:
+    """The first role that is judged, else the first."""
+    return next((entry.role for entry in entries if entry.role in CRITERIA), entries[0].role)
+
+
+def _b_value(entry: RoledStack) -> float:
+    return entry.stack.b_value.s_per_mm2 if entry.stack.b_value is not None else -1.0
+
+
+def _sample(stacks: Sequence[RoledStack]) -> list[RoledStack]:
+    """At most MAXIMUM_STACKS, evenly spread, first and last always in."""
+    if len(stacks) <= MAXIMUM_STACKS:
+        return list(stacks)
+    step = (len(stacks) - 1) / (MAXIMUM_STACKS - 1)
+    return [stacks[round(index * step)] for index in range(MAXIMUM_STACKS)]
+
+
+def _assess_stack(entry: RoledStack, source: PixelSource) -> SeriesAssessment:
+    refusal = _refusal(entry)
+    if refusal:
+        return not_assessed(entry, refusal)
+    try:
+        volume = load_volume(entry.stack, source)
+    except PixelsUnavailable as unavailable:
+        return not_assessed(entry, f"pixels unavailable: {unavailable}")
+    slices = slice_metrics(volume, entry.role)
+    findings, meets_standard = check_series(entry.role, entry.stack)
+    return judge_series(entry, slices, volume_metrics(volume, entry.role, slices), findings, meets_standard)
+
+
+def _refusal(entry: RoledStack) -> str:
+    """Why a stack is not judged, before any pixel is loaded; empty: it is."""
+    stack = entry.stack
+    if entry.role not in CRITERIA:
+        return "localizer images are not judged" if entry.role == Role.LOCALIZER else f"{entry.role}: no role to judge"
+    if stack.geometry is None:
+        return "slices form no regular grid: " + ", ".join(stack.anomalies)
+    if len(stack.slices) < MINIMUM_SLICES:
+        return f"only {len(stack.slices)} slices"
+    if len(stack.slices) > MAXIMUM_SLICES:
+        return f"{len(stack.slices)} slices, more than the {MAXIMUM_SLICES} that are judged"
+    if stack.geometry.shape[0] * stack.rows * stack.columns > MAXIMUM_PIXELS:
+        return f"{stack.geometry.shape[0]} x {stack.rows} x {stack.columns} pixels are more than are judged"
+    return ""
+
+
+def _combine(rows: Sequence[SeriesAssessment], b_values: tuple[float, ...]) -> SeriesAssessment:
+    """One row from the rows of the stacks, which are sorted by rising b-value: the worst stack rules."""
+    leading = rows[-1]
+    if len(rows) == 1:
+        return replace(leading, b_values=b_values)
+    judged = [row for row in rows if row.verdict is not Verdict.NOT_ASSESSED]
+    missing = [row for row in rows if row.verdict is Verdict.NOT_ASSESSED]
+    if not judged or leading.verdict is Verdict.NOT_ASSESSED:
+        return replace(leading, b_values=b_values)
+    verdict, ruling = judged[0].verdict, min(judged, key=lambda row: row.score if row.score is not None else 1.0)
+    for row in judged:
+        verdict = worse(verdict, row.verdict)
+    reason = "; ".join(_labelled(row, row.reason) for row in rows if row.verdict is verdict or row in missing)
+    return replace(
+        leading,
+        b_values=b_values,
+        verdict=verdict,
+        score=ruling.score,
+        reason=leading.reason if verdict is Verdict.DIAGNOSTIC and not missing else reason,
+        slices=_unique([score for row in judged for score in row.slices]),
+        findings=_merged_findings(judged),
+    )
+
+
+def _labelled(row: SeriesAssessment, text: str) -> str:
+    return text if row.b_value is None else f"b {row.b_value:g}: {text}"
+
+
+def _unique(scores: Sequence[SliceScore]) -> tuple[SliceScore, ...]:
+    """One score per stored frame: the worst, should a frame serve several stacks."""
+    worst: dict[tuple[str, int | None], SliceScore] = {}
+    for score in scores:
+        key = (score.sop_instance_uid, score.frame_number)
+        if key not in worst or score.score < worst[key].score:
+            worst[key] = score
+    return tuple(worst.values())
+
+
+def _merged_findings(rows: Sequence[SeriesAssessment]) -> tuple[Finding, ...]:
+    """Image findings of every stack, labelled with its b-value; acquisition findings, alike in all stacks, once."""
+    image = [
+        replace(finding, text=_labelled(row, finding.text))
+        for row in rows
+        for finding in row.findings
+        if finding.severity is not Severity.ADVISORY
+    ]
+    advisory = [finding for row in rows for finding in row.findings if finding.severity is Severity.ADVISORY]
+    return tuple(image) + tuple(dict.fromkeys(advisory))

@@ -1,0 +1,167 @@
+"""From metrics to sub-scores: one published piecewise-linear curve per metric and kind of sequence, 0 worst, 1 best.
+
+How the curves were chosen. There are hardly any labelled prostate scans, so the points are an assumption, placed by eye
+between clean and ruined versions of real series: T2W of Philips MIP-PROSTATE-01-0003 and -0006, Prostate3T-03-0001 and
+ProstateX-0001, DWI and ADC of ProstateX-0000 and -0001; ruined by k-space motion between echo trains, Rician noise,
+periodic ghosts and blur at graded strength. Clean versions of all other series were looked at too, so only the ruined
+versions of MIP-PROSTATE-01-0002, -0005, -0007, Prostate3T-03-0002, -0004 and the T2W of ProstateX-0000 are held out. They
+are to be refitted when a site gives graded scans. Every curve is monotone, so a worse metric never scores higher.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ai.quality import codes
+from ai.quality.types import Code
+from ai.volumes.types import Role
+
+NON_DIAGNOSTIC_BELOW = 0.4
+LIMITED_BELOW = 0.7
+"""Cut points of every sub-score and of the score. The curves are placed so that 0.4 and 0.7 are where the metric of a
+visibly ruined and of a visibly impaired series begins."""
+
+WORST_SHARE = 0.25
+"""Share of the slices, the worst ones, that counts as much as the median slice: a lesion spans few slices."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One way a series can fail: a metric, its curve of (value, score) points, and the code and words of the defect.
+
+    ``per_slice`` criteria are scored on every slice and pooled; others on the volume's metric. A curve that ends above
+    NON_DIAGNOSTIC_BELOW can limit a series, never disqualify it.
+    """
+
+    metric: str
+    curve: tuple[tuple[float, float], ...]
+    code: Code
+    defect: str
+    per_slice: bool = True
+
+    def score(self, value: float | None) -> float | None:
+        """Sub-score of a metric value; None where the metric could not be computed."""
+        if value is None:
+            return None
+        positions, scores = zip(*self.curve, strict=True)
+        return float(np.interp(value, positions, scores))
+
+
+def pooled(scores: Sequence[float | None]) -> float | None:
+    """Mean of the median slice and of the worst quarter of the slices; None where no slice has a score.
+
+    Monotone: no slice can get worse and the pool better.
+    """
+    known = np.sort([score for score in scores if score is not None])
+    if known.size == 0:
+        return None
+    worst = known[: max(1, int(np.ceil(known.size * WORST_SHARE)))]
+    return float(0.5 * np.median(known) + 0.5 * worst.mean())
+
+
+_GHOST = Criterion(
+    "ghost_prominence",
+    ((0.06, 1.0), (0.10, 0.7), (0.18, 0.4), (0.40, 0.0)),
+    codes.GHOST,
+    "discrete ghosts along the phase-encoding axis",
+)
+_DROP = Criterion(
+    "signal_drop",
+    ((0.15, 1.0), (0.4, 0.7), (1.0, 0.4), (2.3, 0.0)),
+    codes.IMAGE_ARTIFACT,
+    "slices lose signal against their neighbours",
+)
+_CLIPPED = Criterion(
+    "clipped_fraction",
+    ((0.001, 1.0), (0.01, 0.7), (0.1, 0.4), (0.3, 0.0)),
+    codes.IMAGE_ARTIFACT,
+    "tissue is clipped at the highest value",
+)
+_EMPTY = Criterion(
+    "valid_fraction",
+    ((0.02, 0.0), (0.05, 0.4), (0.1, 0.7), (0.2, 1.0)),
+    codes.IMAGE_ARTIFACT,
+    "slices are empty",
+)
+_MISSING = Criterion(
+    "missing_fraction",
+    ((0.0, 1.0), (0.01, 0.69), (0.2, 0.4), (0.5, 0.0)),
+    codes.ANATOMY_COVERAGE_INCOMPLETE,
+    "slices are missing inside the stack",
+    per_slice=False,
+)
+# Gland extent along the axis of the body in 32 public prostates (MSD Task05): 32 mm least, 40 mm 10th percentile,
+# 56 mm median.
+_COVERAGE = Criterion(
+    "coverage",
+    ((16.0, 0.0), (32.0, 0.4), (40.0, 0.7), (56.0, 1.0)),
+    codes.ANATOMY_COVERAGE_INCOMPLETE,
+    "the stack is shorter than most prostates",
+    per_slice=False,
+)
+_BIAS = Criterion(
+    "bias_field_range",
+    ((4.0, 1.0), (8.0, 0.69), (20.0, 0.5)),
+    codes.NON_UNIFORM_SIGNAL,
+    "strong coil bias",
+    per_slice=False,
+)
+_HOT_SPOT = Criterion(
+    "hot_spot_ratio",
+    ((1.5, 1.0), (2.5, 0.69), (6.0, 0.5)),
+    codes.NON_UNIFORM_SIGNAL,
+    "the periphery outshines the gland",
+    per_slice=False,
+)
+
+
+def _snr(*curve: tuple[float, float]) -> Criterion:
+    return Criterion("snr", curve, codes.POOR_SNR, "noise")
+
+
+def _edges(*curve: tuple[float, float]) -> Criterion:
+    return Criterion("edge_width", curve, codes.SMEARING, "edges are blurred")
+
+
+_COMMON = (_GHOST, _DROP, _CLIPPED, _EMPTY, _MISSING, _BIAS)
+_T2 = (
+    *_COMMON,
+    _snr((2.0, 0.0), (4.0, 0.4), (7.0, 0.7), (12.0, 1.0)),
+    _edges((0.8, 1.0), (1.4, 0.7), (2.5, 0.4), (4.0, 0.0)),
+    Criterion(
+        "gradient_concentration",
+        ((1.16, 0.0), (1.27, 0.4), (1.35, 0.7), (1.42, 1.0)),
+        codes.MOTION_ARTIFACT,
+        "edges are spread as by motion",
+    ),
+)
+_DIFFUSION_EDGES = _edges((2.4, 1.0), (2.9, 0.7), (3.7, 0.4), (5.5, 0.0))
+_DWI = (*_COMMON, _COVERAGE, _HOT_SPOT, _snr((1.0, 0.0), (2.5, 0.4), (5.0, 0.7), (8.0, 1.0)), _DIFFUSION_EDGES)
+_MAP = (
+    _MISSING,
+    _DROP,
+    _COVERAGE,
+    _snr((1.5, 0.0), (3.0, 0.4), (6.0, 0.7), (10.0, 1.0)),
+    _DIFFUSION_EDGES,
+    Criterion(
+        "valid_fraction",
+        ((0.05, 0.0), (0.15, 0.4), (0.3, 0.7), (0.45, 1.0)),
+        codes.ANATOMY_COVERAGE_INCOMPLETE,
+        "the map is empty over much of the centre",
+    ),
+)
+# No T1W or DCE with known flaws was at hand: only what needs no calibration by sequence.
+_UNCALIBRATED = (_GHOST, _DROP, _CLIPPED, _EMPTY, _MISSING)
+
+CRITERIA: Mapping[str, tuple[Criterion, ...]] = {
+    Role.T2W_AXIAL: (*_T2, _COVERAGE),
+    Role.T2W_SAGITTAL: _T2,
+    Role.T2W_CORONAL: _T2,
+    Role.DWI: _DWI,
+    Role.DWI_CALCULATED: (*_MAP, _HOT_SPOT),
+    Role.ADC: _MAP,
+    Role.T1W: _UNCALIBRATED,
+    Role.DCE: _UNCALIBRATED,
+}
+"""What each role is judged by; a role that is not here is not assessed."""
