@@ -1,0 +1,269 @@
+"""Storage and Verification services as user (PS3.4 A, B): delivery of stored objects to a destination by C-STORE.
+
+The bytes of a file travel as they are whenever the destination accepts their transfer syntax. Only uncompressed little
+endian data sets are re-encoded, between explicit and implicit VR, when it accepts nothing else.
+"""
+
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.presentation import PresentationContext
+
+from node.dimse.contexts import verification_context
+from node.dimse.pynetdicom_options import configure_pynetdicom
+
+_log = structlog.get_logger(__name__)
+
+MAXIMUM_CONTEXTS: Final = 128
+"""Presentation contexts of one association request (PS3.8 9.3.2.2: odd identifiers from 1 to 255)."""
+MAXIMUM_PDU_BYTES: Final = 128 << 10
+TIMEOUT_S: Final = 60.0
+"""For the connection, the association, each response, and silence: a C-STORE of a large object is answered late."""
+_LITTLE_ENDIAN: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+
+
+class DestinationUnavailable(Exception):
+    """The destination did not let us in; the message says how it failed and what to check."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where objects go."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class SendOutcome:
+    """What became of one file.
+
+    ``status`` is the C-STORE status, None if there was no answer. Warnings (0xB000 to 0xBFFF) count as delivered:
+    the destination has the object (PS3.4 B.2.3).
+    """
+
+    sop_instance_uid: str
+    status: int | None
+    error: str
+    delivered: bool
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Object:
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+    def refused(self, error: str, status: int | None = None) -> SendOutcome:
+        return SendOutcome(self.sop_instance_uid, status, error, delivered=False, path=self.path)
+
+
+def echo(destination: Destination, calling_ae_title: str, timeout_s: float = TIMEOUT_S) -> None:
+    """Verify the destination by C-ECHO (PS3.4 A).
+
+    Raises
+    ------
+    DestinationUnavailable
+        It cannot be reached, rejected the association, or did not answer with success.
+    """
+    association = _associate(destination, [verification_context()], calling_ae_title, timeout_s)
+    try:
+        if not association.accepted_contexts:
+            raise DestinationUnavailable(f"{_label(destination)} does not offer the Verification service")
+        status = association.send_c_echo().get("Status")
+    finally:
+        _leave(association)
+    if status != 0x0000:
+        answer = "no answer" if status is None else f"status 0x{status:04X}"
+        raise DestinationUnavailable(f"{_label(destination)} did not confirm the C-ECHO: {answer}")
+
+
+def send(
+    destination: Destination, files: Iterable[Path], calling_ae_title: str, timeout_s: float = TIMEOUT_S
+) -> Iterator[SendOutcome]:
+    """Send DICOM Part 10 files by C-STORE, over as many associations as their contexts need; yield each outcome.
+
+    Nothing is raised over a destination that cannot be reached: the outcome of each file says it.
+    """
+    configure_pynetdicom()
+    objects: list[_Object] = []
+    for path in files:
+        found = _read_meta(path)
+        if isinstance(found, SendOutcome):
+            yield found
+        else:
+            objects.append(found)
+    for batch in _batches(objects):
+        yield from _send_batch(destination, batch, calling_ae_title, timeout_s)
+
+
+def _read_meta(path: Path) -> _Object | SendOutcome:
+    try:
+        meta = read_file_meta_info(path)
+        uids = (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID)
+    except (OSError, InvalidDicomError, AttributeError, ValueError) as error:
+        return SendOutcome("", None, f"not a DICOM Part 10 file: {error}", delivered=False, path=path)
+    return _Object(path, *map(str, uids))
+
+
+def _batches(objects: Sequence[_Object]) -> Iterator[list[_Object]]:
+    """Group objects so that the contexts of each group fit into one association request."""
+    batch: list[_Object] = []
+    contexts: set[tuple[str, tuple[str, ...]]] = set()
+    for item in objects:
+        needed = set(_proposals(item))
+        if len(contexts | needed) > MAXIMUM_CONTEXTS:
+            yield batch
+            batch, contexts = [], set()
+        batch.append(item)
+        contexts |= needed
+    if batch:
+        yield batch
+
+
+def _proposals(item: _Object) -> list[tuple[str, tuple[str, ...]]]:
+    """The contexts one object needs: its own syntax alone, so that the destination's choice cannot lose it."""
+    own = (item.sop_class_uid, (item.transfer_syntax_uid,))
+    if item.transfer_syntax_uid not in _LITTLE_ENDIAN:
+        return [own]
+    other = tuple(uid for uid in _LITTLE_ENDIAN if uid != item.transfer_syntax_uid)
+    return [own, (item.sop_class_uid, other)]
+
+
+def _send_batch(
+    destination: Destination, batch: Sequence[_Object], calling_ae_title: str, timeout_s: float
+) -> Iterator[SendOutcome]:
+    proposals = dict.fromkeys(proposal for item in batch for proposal in _proposals(item))
+    contexts = [build_context(sop_class_uid, list(syntaxes)) for sop_class_uid, syntaxes in proposals]
+    try:
+        association = _associate(destination, contexts, calling_ae_title, timeout_s)
+    except DestinationUnavailable as error:
+        yield from (item.refused(str(error)) for item in batch)
+        return
+    try:
+        for message_id, item in enumerate(batch, start=1):
+            if association.is_established:
+                outcome = _send_one(association, item, message_id % 0xFFFF + 1)
+            else:
+                outcome = item.refused(f"the association with {_label(destination)} was lost before this object")
+            _log_outcome(destination, outcome)
+            yield outcome
+    finally:
+        _leave(association)
+
+
+def _send_one(association: Association, item: _Object, message_id: int) -> SendOutcome:
+    accepted = {
+        str(context.transfer_syntax[0])
+        for context in association.accepted_contexts
+        if context.abstract_syntax == item.sop_class_uid
+    }
+    if item.transfer_syntax_uid in accepted:
+        source: Path | Dataset = item.path  # a path is sent as raw bytes
+    elif item.transfer_syntax_uid in _LITTLE_ENDIAN and accepted.intersection(_LITTLE_ENDIAN):
+        source = dcmread(item.path)  # a data set is re-encoded in the syntax that was accepted
+    else:
+        return item.refused(f"the destination refuses SOP class {item.sop_class_uid} in {item.transfer_syntax_uid}")
+    try:
+        response = association.send_c_store(source, msg_id=message_id)
+    except (ValueError, AttributeError, OSError) as error:
+        return item.refused(f"cannot be sent: {error}")
+    return _outcome(item, response)
+
+
+def _outcome(item: _Object, response: Dataset) -> SendOutcome:
+    status = response.get("Status")
+    if status is None:
+        return item.refused("no answer: the destination closed the association or did not respond in time")
+    if status == 0x0000 or 0xB000 <= status <= 0xBFFF:
+        return SendOutcome(item.sop_instance_uid, status, "", delivered=True, path=item.path)
+    comment = str(response.get("ErrorComment", "") or "")
+    return item.refused(f"status 0x{status:04X}" + (f": {comment}" if comment else ""), status)
+
+
+def _associate(
+    destination: Destination, contexts: list[PresentationContext], calling_ae_title: str, timeout_s: float
+) -> Association:
+    """Return an established association, or raise `DestinationUnavailable`."""
+    configure_pynetdicom()
+    ae = AE(calling_ae_title)
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
+    connected: list[Association] = []
+
+    def on_connected(event: Event) -> None:
+        # Without it Nagle's algorithm holds back the end of each object until the peer's delayed acknowledgement.
+        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.append(event.assoc)
+
+    association = ae.associate(
+        _resolve(destination),
+        destination.port,
+        contexts,
+        destination.ae_title,
+        MAXIMUM_PDU_BYTES,
+        evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
+    )
+    if association.is_established:
+        return association
+    if not connected:
+        raise DestinationUnavailable(f"cannot connect to {_label(destination)}: {_connection_fault(destination)}")
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        raise DestinationUnavailable(
+            f"{_label(destination)} rejected the association ({answer.result_str}): {answer.reason_str}; "
+            f"we call as {calling_ae_title!r}"
+        )
+    raise DestinationUnavailable(
+        f"{_label(destination)} closed the connection or did not answer the association request"
+    )
+
+
+def _resolve(destination: Destination) -> str:
+    """The IP address of the destination; pynetdicom tells addresses apart by their dots and takes no plain names."""
+    try:
+        entries = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise DestinationUnavailable(f"{_label(destination)}: the host name cannot be resolved ({error})") from error
+    return str(entries[0][4][0])
+
+
+def _connection_fault(destination: Destination) -> str:
+    """Name the reason of a failed connection, which pynetdicom keeps to itself, by connecting once more."""
+    try:
+        with socket.create_connection((destination.host, destination.port), timeout=5):
+            return "the first attempt failed"
+    except OSError as error:
+        return str(error.strerror or error)
+
+
+def _leave(association: Association) -> None:
+    if association.is_established:
+        association.release()
+
+
+def _label(destination: Destination) -> str:
+    return f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
+
+
+def _log_outcome(destination: Destination, outcome: SendOutcome) -> None:
+    facts = {"destination": destination.name, "sop_instance_uid": outcome.sop_instance_uid}
+    if outcome.delivered:
+        _log.info("object-delivered", status=f"0x{outcome.status or 0:04X}", **facts)
+    else:
+        _log.warning("object-not-delivered", error=outcome.error, **facts)
