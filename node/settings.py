@@ -100,7 +100,7 @@ class DeliverySettings(_Section):
 
     first_retry_s: float = Field(5, gt=0, description="a PACS that restarts is back within seconds")
     backoff_rate: float = Field(2, ge=1, description="each wait is this much longer than the one before")
-    max_attempts: int = Field(12, ge=1, le=100, description="about six hours with the defaults; then `studies replay`")
+    max_attempts: int = Field(30, ge=1, le=100, description="about twenty hours in all; then `studies replay`")
 
 
 class Peer(_Section):

@@ -1,0 +1,23 @@
+"""The command line ``pacsgate``: one file per group of commands. Heavy imports happen inside the commands."""
+
+import typer
+
+from node.cli import node_commands, offline_commands, operate_commands, research_commands
+
+app = typer.Typer(
+    name="pacsgate",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A DICOM node between scanner and PACS: image quality first, then lesion detection, answered in DICOM "
+    "SR and SEG. Research use only, not for diagnosis.",
+)
+node_commands.register(app)
+offline_commands.register(app)
+operate_commands.register(app)
+research_commands.register(app)
+
+
+def main() -> None:
+    """Console script."""
+    app()

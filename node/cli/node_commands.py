@@ -1,0 +1,71 @@
+"""Commands that run the node and show its configuration: up, config show, doctor."""
+
+import signal
+import threading
+
+import typer
+
+from node.cli.options import ConfigOption, DataDirOption, JsonOption, settings_of
+from node.cli.output import print_json, print_table, print_text, refuse
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(up)
+    app.command()(doctor)
+    config_app = typer.Typer(no_args_is_help=True, help="The effective configuration.")
+    config_app.command("show")(config_show)
+    app.add_typer(config_app, name="config")
+
+
+def up(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+    """Run the node: receiver, worker and web processes under one supervisor. Ctrl-C or SIGTERM drains and stops."""
+    from node.log import configure_logging
+    from node.supervisor import Supervisor
+    from storage.database import Database
+
+    settings = settings_of(config, data_dir)
+    configure_logging("supervisor")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.database_url)
+    database.migrate()
+    database.dispose()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    Supervisor(settings, config).run(stop)
+
+
+def config_show(config: ConfigOption = None, data_dir: DataDirOption = None, json: JsonOption = False) -> None:
+    """Print every option, its effective value and the reason of its default."""
+    from pydantic import BaseModel
+
+    settings = settings_of(config, data_dir)
+    if json:
+        print_json(settings.model_dump(mode="json"))
+        return
+    rows = []
+    for section_name in type(settings).model_fields:
+        section = getattr(settings, section_name)
+        if isinstance(section, BaseModel):
+            for key, info in type(section).model_fields.items():
+                rows.append((f"{section_name}.{key}", getattr(section, key), info.description or ""))
+        else:
+            for entry in section:
+                rows.append((f"[[{section_name}]] {entry.name}", f"{entry.ae_title}@{entry.host}:{entry.port}", ""))
+    print_table("Configuration", ("option", "value", "why"), rows)
+
+
+def doctor(config: ConfigOption = None, data_dir: DataDirOption = None, json: JsonOption = False) -> None:
+    """Check what the node needs: packages, decoders, disk, index, ports, destinations. Exit code 1 on a failure."""
+    from node.doctor import examine
+
+    checks = examine(settings_of(config, data_dir))
+    if json:
+        print_json([check.__dict__ for check in checks])
+    else:
+        print_table("Doctor", ("check", "state", "detail"), [(c.name, c.state, c.detail) for c in checks])
+    if any(check.state == "fail" for check in checks):
+        refuse("something the node needs is missing; see above", code=1)
+    if not json:
+        print_text("The node can run.")

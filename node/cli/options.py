@@ -1,0 +1,28 @@
+"""Options that several commands share, and reading the settings for them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from node.cli.output import refuse
+from node.settings import ConfigurationError, Settings, load_settings
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; default: $PACSGATE_CONFIG, else the built-in defaults")
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="where index, objects and spool are; overrides [storage] data_dir")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON for machines instead of tables for people")]
+
+
+def settings_of(config: Path | None, data_dir: Path | None) -> Settings:
+    """The effective settings, or a clear refusal."""
+    try:
+        if data_dir is None:
+            return load_settings(config)
+        base = load_settings(config)
+        return load_settings(config, storage=base.storage.model_copy(update={"data_dir": data_dir}).model_dump())
+    except ConfigurationError as error:
+        refuse(str(error))

@@ -1,0 +1,117 @@
+"""What ``pacsgate doctor`` looks at: everything the node needs, each with what to do where it is missing."""
+
+import importlib.util
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pydicom.pixels.decoders import get_decoder
+from pydicom.uid import UID
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from node.settings import Settings
+from storage.database import Database
+
+DECODED_SYNTAXES = (
+    "1.2.840.10008.1.2.5",
+    "1.2.840.10008.1.2.4.50",
+    "1.2.840.10008.1.2.4.70",
+    "1.2.840.10008.1.2.4.80",
+    "1.2.840.10008.1.2.4.90",
+    "1.2.840.10008.1.2.4.201",
+)
+"""RLE, JPEG baseline, JPEG lossless, JPEG-LS, JPEG 2000, HTJ2K: what scanners and PACS send compressed."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    detail: str
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Look at everything; a check never raises."""
+    checks: tuple[Callable[[Settings], Iterator[Check]], ...] = (
+        _python,
+        _packages,
+        _decoders,
+        _disk,
+        _index,
+        _ports,
+        _destinations,
+    )
+    return [check for look in checks for check in look(settings)]
+
+
+def _python(_: Settings) -> Iterator[Check]:
+    yield Check("python", "ok" if sys.version_info >= (3, 11) else "fail", sys.version.split()[0])
+
+
+def _packages(_: Settings) -> Iterator[Check]:
+    for module, extra in (("scipy", "ai"), ("torch", "ai"), ("gdcm", "codecs"), ("pylibjpeg", "codecs")):
+        present = importlib.util.find_spec(module) is not None
+        missing = f"missing: pip install 'pacsgate[{extra}]'"
+        yield Check(f"package {module}", "ok" if present else "warn", "present" if present else missing)
+
+
+def _decoders(_: Settings) -> Iterator[Check]:
+    for uid in DECODED_SYNTAXES:
+        available = get_decoder(UID(uid)).is_available
+        detail = "decodes" if available else "stored but not assessed: pip install 'pacsgate[codecs]'"
+        yield Check(f"decoder {UID(uid).name}", "ok" if available else "warn", detail)
+
+
+def _disk(settings: Settings) -> Iterator[Check]:
+    folder = settings.data_dir
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    enough = free > settings.storage.minimum_free_bytes
+    yield Check("disk", "ok" if enough else "fail", f"{free / 1e9:.1f} GB free at {folder}")
+
+
+def _index(settings: Settings) -> Iterator[Check]:
+    if settings.database_url.startswith("sqlite") and not (settings.data_dir / "index.db").exists():
+        yield Check("index", "ok", f"will be made at {settings.data_dir / 'index.db'}")
+        return
+    try:
+        database = Database(settings.database_url)
+        with database.read() as session:
+            session.execute(text("SELECT 1"))
+        database.dispose()
+    except SQLAlchemyError as error:
+        yield Check("index", "fail", f"does not answer: {type(error).__name__}")
+    else:
+        yield Check("index", "ok", "answers")
+
+
+def _ports(settings: Settings) -> Iterator[Check]:
+    for name, host, port in (
+        ("DICOM port", settings.dicom.host, settings.dicom.port),
+        ("web port", settings.web.host, settings.web.port),
+    ):
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            taken = probe.connect_ex((host, port)) == 0
+        yield Check(
+            name, "warn" if taken else "ok", f"{host}:{port} {'in use (this node running?)' if taken else 'free'}"
+        )
+
+
+def _destinations(settings: Settings) -> Iterator[Check]:
+    from node.dimse.storage_scu import Destination, DestinationUnavailable, echo
+
+    for d in settings.destinations:
+        try:
+            echo(Destination(d.name, d.ae_title, d.host, d.port), settings.dicom.ae_title, timeout_s=5)
+        except DestinationUnavailable as error:
+            yield Check(f"destination {d.name}", "warn", str(error))
+        else:
+            yield Check(f"destination {d.name}", "ok", "answers C-ECHO")

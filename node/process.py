@@ -1,0 +1,81 @@
+"""Entry point of the supervisor's child processes: ``python -m node.process receiver|worker|web --slot NAME``.
+
+Each process reads the same settings (PACSGATE_CONFIG and PACSGATE_... variables), ends on SIGTERM after finishing
+what it is doing, and ends by itself when the supervisor is gone.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+
+from node.log import configure_logging
+from node.settings import Settings, load_settings
+
+
+def main() -> None:
+    """Run one process until SIGTERM or until the supervisor's end of our standard input closes."""
+    parser = argparse.ArgumentParser(prog="node.process")
+    parser.add_argument("kind", choices=sorted(RUNNERS))
+    parser.add_argument("--slot", required=True)
+    arguments = parser.parse_args()
+    configure_logging(arguments.slot)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True, name="supervisor-watch").start()
+    RUNNERS[arguments.kind](load_settings(), arguments.slot, stop)
+
+
+def _watch_supervisor(stop: threading.Event) -> None:
+    """Standard input is a pipe the supervisor holds open: its end means the supervisor is gone, even by kill -9."""
+    os.read(sys.stdin.fileno(), 1)
+    stop.set()
+
+
+def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
+    from node.dimse.association import AssociationLimits, RemotePeer, Right
+    from node.dimse.server import Receiver, ReceiverOptions
+    from storage.database import Database
+    from storage.objects import ObjectStore
+
+    dicom = settings.dicom
+    options = ReceiverOptions(
+        ae_title=dicom.ae_title,
+        host=dicom.host,
+        port=dicom.port,
+        slot_name=slot,
+        peers=tuple(RemotePeer(p.name, p.ae_title, p.host, frozenset(map(Right, p.rights))) for p in settings.peers),
+        require_called_ae_title=dicom.require_called_ae_title,
+        reuse_port=dicom.processes > 1,
+        limits=AssociationLimits(
+            maximum_associations=dicom.maximum_associations,
+            network_timeout_s=dicom.network_timeout_s,
+            minimum_free_bytes=settings.storage.minimum_free_bytes,
+        ),
+    )
+    database = Database(settings.database_url)
+    data_dir = settings.data_dir
+    with Receiver(options, database, ObjectStore(data_dir / "objects"), data_dir / "spool"):
+        stop.wait()
+    database.dispose()
+
+
+def _run_worker(settings: Settings, slot: str, stop: threading.Event) -> None:
+    from node.workflow.worker import Worker
+
+    Worker(settings, slot).run(stop)
+
+
+def _run_web(settings: Settings, _slot: str, stop: threading.Event) -> None:
+    from node.web.server import run_web
+
+    run_web(settings, stop)
+
+
+RUNNERS = {"receiver": _run_receiver, "worker": _run_worker, "web": _run_web}
+
+
+if __name__ == "__main__":
+    main()

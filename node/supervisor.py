@@ -1,0 +1,93 @@
+"""The supervisor behind ``pacsgate up``: starts the node's processes, restarts what dies, drains on SIGTERM."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+import structlog
+
+from node.settings import Settings
+
+log = structlog.get_logger()
+
+DRAIN_S = 40.0
+"""How long children may finish what they are doing before they are killed."""
+RESTART_WAITS_S = (0.2, 1.0, 5.0, 15.0)
+"""A process that keeps dying is restarted ever more slowly."""
+STABLE_AFTER_S = 60.0
+
+
+@dataclass
+class Child:
+    """One supervised process."""
+
+    kind: str
+    slot: str
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    deaths: int = 0
+    restart_at: float = field(default=0.0)
+
+
+class Supervisor:
+    """Keeps one process per slot alive. It holds no state of its own: everything that matters is in storage."""
+
+    def __init__(self, settings: Settings, config_file: Path | None) -> None:
+        self._environment = dict(os.environ, PACSGATE_STORAGE__DATA_DIR=str(settings.data_dir))
+        if config_file is not None:
+            self._environment["PACSGATE_CONFIG"] = str(config_file.absolute())
+        receivers = [Child("receiver", f"receiver-{n}") for n in range(settings.dicom.processes)]
+        self.children = [*receivers, Child("worker", "worker-0"), Child("web", "web-0")]
+
+    def run(self, stop: Event) -> None:
+        """Supervise until ``stop`` is set, then drain."""
+        while not stop.wait(0.1):
+            for child in self.children:
+                self._tend(child)
+        self._drain()
+
+    def _tend(self, child: Child) -> None:
+        now = time.monotonic()
+        if child.process is None:
+            if now >= child.restart_at:
+                self._start(child, now)
+            return
+        code = child.process.poll()
+        if code is None:
+            if child.deaths and now - child.started_at > STABLE_AFTER_S:
+                child.deaths = 0
+            return
+        wait_s = RESTART_WAITS_S[min(child.deaths, len(RESTART_WAITS_S) - 1)]
+        log.error("process.died", slot=child.slot, exit_code=code, restart_in_s=wait_s)
+        child.deaths += 1
+        child.process = None
+        child.restart_at = now + wait_s
+
+    def _start(self, child: Child, now: float) -> None:
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", "node.process", child.kind, "--slot", child.slot],
+            stdin=subprocess.PIPE,
+            env=self._environment,
+        )
+        child.started_at = now
+        log.info("process.started", slot=child.slot, pid=child.process.pid)
+
+    def _drain(self) -> None:
+        """Ask all to finish; kill what does not in time (its work resumes at the next start)."""
+        log.info("supervisor.draining")
+        running = [child.process for child in self.children if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + DRAIN_S
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.error("process.killed", pid=process.pid, reason=f"not finished after {DRAIN_S:g} s")
+                process.kill()
+                process.wait()
+        log.info("supervisor.stopped")

@@ -1,0 +1,75 @@
+"""The HTTP application: health for load balancers, and a JSON API over the index for holders of a bearer token."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Query
+from fastapi.responses import HTMLResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from node.settings import Settings
+from node.studies import list_studies, node_status, show_study
+from storage.database import Database
+from storage.revisions import UnknownStudy
+from storage.tokens import TokenIdentity, authenticate
+
+FRONT_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>pacsgate</title>
+<body style="font: 16px sans-serif; max-width: 40em; margin: 4em auto; background: #111; color: #ddd">
+<h1>pacsgate</h1><p>This node is running. <strong>Research use only, not for diagnosis.</strong></p>
+<p>The console is not part of this version. Studies, verdicts and results are at <code>/api/v1/studies</code> for
+holders of a token (<code>pacsgate token create NAME --role viewer</code>), and on the command line
+(<code>pacsgate studies list</code>).</p></body></html>"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application over the index named in the settings."""
+    database = Database(settings.database_url)
+    app = FastAPI(title="pacsgate", version="1", docs_url=None, redoc_url=None)
+    bearer = HTTPBearer(auto_error=False)
+
+    def identity(
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    ) -> TokenIdentity:
+        known = authenticate(database, credentials.credentials) if credentials else None
+        if known is None:
+            raise HTTPException(401, "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+        return known
+
+    authenticated = [Depends(identity)]
+
+    @app.get("/", response_class=HTMLResponse)
+    def front_page() -> str:
+        return FRONT_PAGE
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    def readyz() -> dict[str, str]:
+        """The index answers too."""
+        try:
+            with database.read() as session:
+                session.execute(text("SELECT 1"))
+        except OperationalError as error:
+            raise HTTPException(503, "the index does not answer") from error
+        return {"status": "ready"}
+
+    @app.get("/api/v1/status", dependencies=authenticated)
+    def status() -> dict[str, Any]:
+        return node_status(database)
+
+    @app.get("/api/v1/studies", dependencies=authenticated)
+    def studies(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> list[dict[str, Any]]:
+        return list_studies(database, limit)
+
+    @app.get("/api/v1/studies/{study_instance_uid}", dependencies=authenticated)
+    def study(study_instance_uid: str) -> dict[str, Any]:
+        try:
+            return show_study(database, study_instance_uid)
+        except UnknownStudy as error:
+            raise HTTPException(404, "no such study") from error
+
+    return app

@@ -1,0 +1,27 @@
+"""Step assemble: check that the study's bytes are what was received, sort them into volumes, give each its role."""
+
+from node.workflow.context import NodeContext
+from storage.journal import record
+from storage.revisions import find_revision, stored_instances
+
+
+def assemble_step(context: NodeContext, study_instance_uid: str, number: int) -> None:
+    """Verify every object's digest (IntegrityError names a damaged one) and journal the roles and choices."""
+    with context.database.read() as session:
+        digests = [
+            i.object_digest for i in stored_instances(session, find_revision(session, study_instance_uid, number))
+        ]
+    for digest in digests:
+        context.objects.verify(digest)
+    assembly = context.study(study_instance_uid, number).assembly
+    with context.database.session() as session:
+        record(
+            session,
+            "assembled",
+            f"{len(assembly.stacks)} volumes, {len(assembly.unreadable)} instances in no volume",
+            study_instance_uid,
+            revision=number,
+            roles=[{"volume": s.stack.volume_id, "role": s.role, "reasons": list(s.reasons)} for s in assembly.stacks],
+            choices=[{"purpose": c.purpose, "volume": c.volume_id, "reason": c.reason} for c in assembly.choices],
+            unreadable=dict(assembly.unreadable),
+        )
