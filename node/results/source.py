@@ -8,8 +8,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from highdicom._standard_utils import get_sop_class_iod_map
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.config import disable_value_validation
+from pydicom.datadict import dictionary_VM, dictionary_VR
+from pydicom.errors import BytesLengthException
 from pydicom.valuerep import DA, TM
 
 from node.results.identity import derived_uid
@@ -129,7 +131,7 @@ class SourceStudy:
 
 def is_image(instance: Dataset) -> bool:
     """Whether the instance is an image of a SOP class highdicom knows (it looks the modules up to copy)."""
-    return "Rows" in instance and instance.SOPClassUID in get_sop_class_iod_map()
+    return bool(instance.get("Rows") and instance.get("Columns")) and instance.SOPClassUID in get_sop_class_iod_map()
 
 
 def may_show_prostate(image: Dataset) -> bool:
@@ -172,13 +174,31 @@ def _patient_and_study(header: Dataset) -> Dataset:
 
 
 def _decoded(header: Dataset, keywords: Sequence[str]) -> Dataset:
-    """Copy the named elements as Unicode. The DICOM JSON model (PS3.18 F) is Unicode throughout, sequences included."""
+    """Copy the named elements as Unicode. The DICOM JSON model (PS3.18 F) is Unicode throughout, sequences included.
+
+    An element with another VR or more values than the standard gives it holds something else, and counts as absent.
+    """
     picked = Dataset()
     with disable_value_validation():
         for keyword in keywords:
-            if keyword in header:
-                picked[keyword] = header[keyword]
+            element = _readable_element(header, keyword)
+            if element is not None:
+                picked[keyword] = element
         return Dataset.from_json(picked.to_json_dict(suppress_invalid_tags=True))
+
+
+def _readable_element(header: Dataset, keyword: str) -> DataElement | None:
+    """The element, None where it is absent, undecodable or not of the VR and multiplicity of PS3.6."""
+    if keyword not in header:
+        return None
+    try:
+        element = header[keyword]
+    except (BytesLengthException, NotImplementedError, ValueError):
+        return None
+    if element.VR == "SQ":
+        return element if dictionary_VR(element.tag) == "SQ" else None
+    too_many = element.VM > 1 and dictionary_VM(element.tag) == "1"
+    return None if too_many or dictionary_VR(element.tag) != element.VR else element
 
 
 def _is_readable(parse: type[DA] | type[TM], value: object) -> bool:
