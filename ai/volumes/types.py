@@ -137,6 +137,7 @@ class Acquisition:
     series_time: str = ""
     series_number: int | None = None
     rescale_units: str = ""
+    samples_per_pixel: int = 1
 
 
 @dataclass(frozen=True)

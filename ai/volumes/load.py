@@ -1,0 +1,174 @@
+"""Decodes the frames of a stack into a volume (PS3.3 C.7.6.3, C.11.1): bounded, one frame at a time."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
+
+from ai.volumes.frames import TooManyFrames, frame_count, frame_header
+from ai.volumes.geometry import MAX_VOXELS
+from ai.volumes.header import UNREADABLE_ELEMENT, Header
+from ai.volumes.types import PixelSource, PixelsUnavailable, SliceReference, Stack, Volume
+
+MAX_FRAME_PIXELS = 2**26
+"""The largest detectors (mammography, chest) stay below 2**25 pixels."""
+MAX_INSTANCE_PIXELS = 2**31
+"""Rows x Columns x frames of one instance: 4 GiB at 16 bit, what PS3.5 lets native pixel data have."""
+MAX_EXPANSION = 5_000
+"""Decoded bytes per encoded byte. A frame of one value takes some 2,000 times its RLE or JPEG 2000 size; a small file
+that claims a huge frame goes beyond."""
+MAX_FILE_BYTES = 2**32
+
+UNREADABLE_FILE = (OSError, InvalidDicomError, MemoryError, *UNREADABLE_ELEMENT)
+"""What pydicom raises for a file that is damaged beyond its header."""
+
+
+class DicomFileSource(PixelSource):
+    """Pixels from DICOM files; keeps the last file open in memory, since multi-frame stacks ask for it frame by frame.
+
+    Not thread-safe: one source per thread.
+    """
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        """``paths`` maps SOP Instance UID to file."""
+        self._paths = paths
+        self._last: tuple[str, Dataset] | None = None
+
+    def frame(self, reference: SliceReference) -> NDArray[np.float32]:
+        """The stored values of one frame, rescaled: float32 ``[row, column]``.
+
+        Raises:
+            PixelsUnavailable: no such file, or its pixels cannot be decoded; the message says why.
+        """
+        return decode_frame(self._dataset(reference.sop_instance_uid), reference.frame_number)
+
+    def _dataset(self, uid: str) -> Dataset:
+        if self._last is not None and self._last[0] == uid:
+            return self._last[1]
+        path = self._paths.get(uid)
+        if path is None:
+            raise PixelsUnavailable(f"instance {uid} is not among the files given")
+        dataset = read_file(path)
+        self._last = (uid, dataset)
+        return dataset
+
+
+def read_file(path: Path) -> Dataset:
+    """A whole DICOM file, also one without preamble.
+
+    Raises:
+        PixelsUnavailable: the file cannot be read as DICOM or is larger than ``MAX_FILE_BYTES``.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise PixelsUnavailable(f"{path.name} is larger than {MAX_FILE_BYTES} bytes")
+        return pydicom.dcmread(path, force=True)
+    except UNREADABLE_FILE as error:
+        raise PixelsUnavailable(f"{path.name} cannot be read: {error}") from error
+
+
+def load_volume(stack: Stack, source: PixelSource) -> Volume:
+    """The stack with its pixels, NaN in missing slices; a stack without geometry gets one row per slice.
+
+    Raises:
+        PixelsUnavailable: a frame cannot be decoded, has another size than the header said, or the volume is larger
+            than ``MAX_VOXELS``.
+    """
+    length = stack.geometry.shape[0] if stack.geometry is not None else len(stack.slices)
+    shape = (length, stack.rows, stack.columns)
+    if length * stack.rows * stack.columns > MAX_VOXELS:
+        raise PixelsUnavailable(f"volume of {' x '.join(map(str, shape))} has more than {MAX_VOXELS} voxels")
+    # The first frame proves that there are pixels before the volume is allocated.
+    first = _frame(stack, stack.slices[0], source)
+    pixels = np.full(shape, np.nan, dtype=np.float32)
+    pixels[stack.slice_indices[0]] = first
+    for index, reference in zip(stack.slice_indices[1:], stack.slices[1:], strict=True):
+        pixels[index] = _frame(stack, reference, source)
+    return Volume(stack, pixels)
+
+
+def decode_frame(dataset: Dataset, frame_number: int | None) -> NDArray[np.float32]:
+    """One frame of an instance (counting from 1; None for a single-frame one), rescaled: float32 ``[row, column]``.
+
+    Raises:
+        PixelsUnavailable: no or colour pixels, implausible size, damaged or unsupported encoding, damaged rescale.
+    """
+    _check_size(dataset)
+    slope, intercept = _rescale(frame_header(dataset, frame_number))
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    if syntax is None:
+        raise PixelsUnavailable("the file does not name its transfer syntax")
+    try:
+        decoder = get_decoder(syntax)
+        stored, _ = decoder.as_array(dataset, index=(frame_number or 1) - 1, raw=True)
+    except Exception as error:
+        # The decoders are other people's C and Python; what they raise for damaged data is not documented.
+        raise PixelsUnavailable(f"cannot be decoded: {_one_line(error)}") from error
+    if stored.ndim != 2:
+        raise PixelsUnavailable(f"pixel array of shape {stored.shape} is not a grey image")
+    return np.asarray(stored.astype(np.float32) * np.float32(slope) + np.float32(intercept))
+
+
+def _frame(stack: Stack, reference: SliceReference, source: PixelSource) -> NDArray[np.float32]:
+    frame = source.frame(reference)
+    if frame.shape != (stack.rows, stack.columns):
+        raise PixelsUnavailable(
+            f"instance {reference.sop_instance_uid} has {frame.shape[0]} x {frame.shape[1]} pixels, "
+            f"its header said {stack.rows} x {stack.columns}"
+        )
+    return frame
+
+
+def _check_size(dataset: Dataset) -> None:
+    """Refuses sizes no scanner makes, and sizes the bytes at hand cannot hold, before anything is decoded."""
+    root = Header((dataset,))
+    rows, columns = root.integer("Rows"), root.integer("Columns")
+    if rows is None or columns is None or rows < 1 or columns < 1:
+        raise PixelsUnavailable(f"Rows x Columns is {rows} x {columns}")
+    if (root.integer("SamplesPerPixel") or 1) != 1 or root.text("PhotometricInterpretation") == "PALETTE COLOR":
+        raise PixelsUnavailable("a colour image has no single value per pixel")
+    try:
+        frames = frame_count(dataset)
+    except TooManyFrames as error:
+        raise PixelsUnavailable(str(error)) from error
+    if rows * columns > MAX_FRAME_PIXELS or rows * columns * frames > MAX_INSTANCE_PIXELS:
+        raise PixelsUnavailable(f"{frames} frames of {rows} x {columns} pixels are implausible")
+    encoded = _pixel_bytes(dataset)
+    decoded = rows * columns * frames * max((root.integer("BitsAllocated") or 8) // 8, 1)
+    if decoded > encoded * MAX_EXPANSION:
+        raise PixelsUnavailable(
+            f"{encoded} bytes of pixel data cannot hold {frames} frames of {rows} x {columns} pixels"
+        )
+
+
+def _pixel_bytes(dataset: Dataset) -> int:
+    for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
+        value = Header((dataset,)).value(keyword)
+        if isinstance(value, bytes) and value:
+            return len(value)
+    raise PixelsUnavailable("there is no pixel data")
+
+
+def _rescale(header: Header) -> tuple[float, float]:
+    """Rescale Slope and Intercept; 1 and 0 where absent. A damaged one is no reason to guess."""
+    values: list[float] = []
+    for keyword, absent in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
+        number = header.number(keyword)
+        if number is None and header.text(keyword):
+            raise PixelsUnavailable(f"{keyword} is not a number")
+        values.append(absent if number is None else number)
+    slope, intercept = values
+    if slope == 0:
+        raise PixelsUnavailable("Rescale Slope is 0")
+    if max(abs(slope), abs(intercept)) > float(np.finfo(np.float32).max) / 2**32:
+        raise PixelsUnavailable(f"rescale of {slope} and {intercept} is implausible")
+    return slope, intercept
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
