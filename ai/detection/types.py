@@ -6,7 +6,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.volumes.types import Stack
+from ai.volumes.types import Geometry, Stack
 
 
 class DetectionState(StrEnum):
@@ -24,6 +24,19 @@ class Algorithm:
     name: str
     version: str
     parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """The diffusion maps a detector looks at: float32 ``[slice, row, column]`` on ``geometry``, NaN where unknown."""
+
+    geometry: Geometry
+    adc_um2_per_s: NDArray[np.float32]
+    """Apparent diffusion coefficient in 10^-6 mm2/s (= um2/s)."""
+    high_b: NDArray[np.float32]
+    """Signal at the high b-value, acquired or computed."""
+    b_s_per_mm2: float
+    """b-value of ``high_b``."""
 
 
 @dataclass(frozen=True)
