@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pydicom.pixels.decoders import get_decoder
+from pydicom.pixels import get_decoder  # type: ignore[attr-defined]  # documented, not re-exported
 from pydicom.uid import UID
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError

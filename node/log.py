@@ -2,34 +2,33 @@
 
 import logging
 import sys
+import warnings
 
 import structlog
 
 
-def configure_logging(process: str, *, pretty: bool = False) -> None:
-    """Set up logging of this process. ``pretty`` is for people at a terminal, JSON lines for everybody else.
+def configure_logging(process: str, level: int = logging.INFO) -> None:
+    """Set up logging of this process.
 
     Args:
-        process: which process speaks (receiver-0, worker, web, cli); part of every line.
-        pretty: coloured columns instead of JSON.
+        process: which process speaks (supervisor, receiver-0, worker-0, web-0, cli); part of every line.
+        level: lowest level that is written.
     """
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
-    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
-    # Libraries speak through the standard logging: warnings only, and never the values of data elements.
+    # Libraries put the values of data elements, patient names among them, into their warnings.
+    warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("pydicom").setLevel(logging.ERROR)
     logging.getLogger("highdicom").setLevel(logging.ERROR)

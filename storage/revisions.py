@@ -21,6 +21,17 @@ from storage.models import (
 )
 
 
+_CANDIDATE_COLUMNS = (
+    "tracking_uid",
+    "probability",
+    "above_operating_point",
+    "volume_ml",
+    "centroid_lps_mm",
+    "sector",
+    "segment_number",
+)
+
+
 class UnknownStudy(StorageError):
     """No such study (or revision) in the index."""
 
@@ -133,7 +144,8 @@ def save_detection(
     revision.verdict.detection_digest = digest
     session.execute(delete(DetectionCandidate).where(DetectionCandidate.revision_id == revision.id))
     for candidate in candidates:
-        session.add(DetectionCandidate(revision_id=revision.id, **candidate))
+        columns = {name: candidate[name] for name in _CANDIDATE_COLUMNS}
+        session.add(DetectionCandidate(revision_id=revision.id, **columns))
 
 
 def finish(revision: StudyRevision, at: datetime) -> None:

@@ -1,8 +1,11 @@
 """The command line ``pacsgate``: one file per group of commands. Heavy imports happen inside the commands."""
 
+import logging
+
 import typer
 
 from node.cli import node_commands, offline_commands, operate_commands, research_commands
+from node.log import configure_logging
 
 app = typer.Typer(
     name="pacsgate",
@@ -12,6 +15,14 @@ app = typer.Typer(
     help="A DICOM node between scanner and PACS: image quality first, then lesion detection, answered in DICOM "
     "SR and SEG. Research use only, not for diagnosis.",
 )
+
+
+@app.callback()
+def prepare() -> None:
+    """Commands speak to people through their own output; the log keeps to what went wrong."""
+    configure_logging("cli", logging.WARNING)
+
+
 node_commands.register(app)
 offline_commands.register(app)
 operate_commands.register(app)

@@ -167,15 +167,18 @@ def _each_study(paths: list[Path], run: Callable[["LoadedStudy"], dict[str, Any]
 
 
 def _print_study(document: dict[str, Any]) -> None:
-    print_text(f"Study {document['study_instance_uid']}: {document['verdict']}. {document.get('verdict_reason', '')}")
+    print_text(f"Study {document['study_instance_uid']}: {document['verdict']}. {document['reason']}")
     rows = []
     for series in document["series"]:
         score = "" if series["score"] is None else f"{series['score']:.2f}"
-        findings = "; ".join(finding["text"] for finding in series["findings"])
-        rows.append(
-            (series.get("series_description", ""), series["role"], series["verdict"], score, series["reason"], findings)
-        )
-    print_table("Series", ("series", "role", "verdict", "score", "why", "findings"), rows)
+        name = series["series_description"]
+        rows.append((series["series_number"], name, series["role"], series["verdict"], score, series["reason"]))
+    print_table("Series", ("no", "series", "role", "verdict", "score", "why"), rows)
+    for series in document["series"]:
+        for finding in series["findings"]:
+            print_text(f"  series {series['series_number']} {finding['severity']}: {finding['text']}")
+    for finding in document["findings"]:
+        print_text(f"  study {finding['severity']}: {finding['text']}")
     if "detection" not in document:
         return
     detection = document["detection"]

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_STORE, DimsePrimitiveType
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
@@ -144,6 +144,11 @@ class BoundedMessages(DIMSEServiceProvider):
             )
             # "Unrecognised or invalid PDU": the state machine answers with A-ABORT (PS3.8 table 9-10, AA-8).
             self.dul.event_queue.put("Evt19")
+
+    def send_msg(self, primitive: DimsePrimitiveType, context_id: int) -> None:
+        """Send a message, unless the association was ended: the state machine has no answer to that."""
+        if not self._refused:
+            super().send_msg(primitive, context_id)
 
     def get_msg(self, block: bool = False) -> tuple[int | None, Any]:
         """Return the next message; by then the spooled data set of the one before has been dealt with."""

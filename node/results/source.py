@@ -4,6 +4,7 @@ highdicom copies patient and study from its evidence and raises where a type 2 e
 Scanners leave such elements out, so the headers are rebuilt here, on copies, before any object is made from them.
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -161,6 +162,10 @@ def _instance(sop_instance_uid: str, header: Dataset) -> Dataset:
 def _patient_and_study(header: Dataset) -> Dataset:
     """Patient and study elements. Identity is kept to the letter; dates, times and sex are emptied where malformed."""
     elements = _decoded(header, _PATIENT_AND_STUDY)
+    for element in [element for element in elements if element.is_empty]:
+        del elements[element.tag]  # legal in type 2 elements alone, which come back below
+    if "DeidentificationMethod" not in elements and "DeidentificationMethodCodeSequence" not in elements:
+        elements.pop("PatientIdentityRemoved", None)  # "YES" without a method is not allowed (type 1C)
     with disable_value_validation():
         for keyword in _TYPE_2:
             if keyword not in elements:
@@ -184,7 +189,11 @@ def _decoded(header: Dataset, keywords: Sequence[str]) -> Dataset:
             element = _readable_element(header, keyword)
             if element is not None:
                 picked[keyword] = element
-        return Dataset.from_json(picked.to_json_dict(suppress_invalid_tags=True))
+        decoded = Dataset.from_json(picked.to_json_dict(suppress_invalid_tags=True))
+        for element in picked:
+            if element.VR in ("DS", "IS") and element.tag in decoded:
+                decoded[element.tag] = copy.copy(element)  # as the scanner wrote it; a JSON number makes "77" "77.0"
+        return decoded
 
 
 def _readable_element(header: Dataset, keyword: str) -> DataElement | None:

@@ -5,6 +5,8 @@ from typing import Any
 from ai.detection.baseline import ALGORITHM, detect
 from ai.detection.document import load, save, to_document
 from ai.detection.types import DetectionResult, DetectionState
+from ai.quality.gate import choose_by_quality
+from ai.quality.types import StudyAssessment
 from node.results.segmentation import segment_numbers, tracking_uids
 from node.workflow.context import LoadedStudy, NodeContext
 from node.workflow.gate import stored_assessment

@@ -121,9 +121,11 @@ def _durable_step(name: str, function: Callable[..., None]) -> Callable[..., Non
     def is_transient(error: BaseException) -> bool:
         return isinstance(error, OperationalError | ConnectionError)
 
-    return DBOS.step(name=name, retries_allowed=True, max_attempts=5, interval_seconds=1.0, should_retry=is_transient)(
-        function
-    )
+    def announced(*key: Any) -> None:
+        log.info("step.started", step=name, key=key)
+        function(*key)
+
+    return DBOS.step(name=name, retries_allowed=True, max_attempts=5, should_retry=is_transient)(announced)
 
 
 def _create_engine(url: str) -> Engine:
