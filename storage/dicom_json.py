@@ -113,7 +113,15 @@ class _Converter:
             return self._sequence(sequence, f"{where}{tag}", depth)
         if len(element.value) > MAX_INLINE_BYTES if element.value is not None else element.length:
             return {"vr": vr.rpartition(" or ")[2], "BulkDataURI": f"{tag:08X}"}
-        return self._value(data_set[tag], where)
+        try:
+            return self._value(data_set[tag], where)
+        except ElementFault:
+            raise
+        except PARSING_ERRORS:
+            if not tag.is_private or element.VR not in (None, "UN"):
+                raise
+            # The VR was not the sender's but pydicom's guess from the private creator, and the bytes say otherwise.
+            return self._value(DataElement(tag, "UN", element.value), where)
 
     def _checked_vr(self, data_set: Dataset, raw: RawDataElement) -> str:
         there = self._header.size_bytes - raw.value_tell if raw.value is None else len(raw.value)

@@ -31,8 +31,11 @@ MAX_HEADER_BYTES = 128 << 20
 """Bytes of a header that are read into memory. An enhanced MR of 10,000 frames has about 20 MiB of them."""
 MAX_HEADER_READS = 4_000_000
 """Reads of the parser, two or three per element: room for 10,000 frames of 100 elements each."""
-MAX_INLINE_BYTES = 64 << 10
-"""A value above this, unless a sequence, is bulk data: it stays in the object and out of the index."""
+MAX_INLINE_BYTES = 32 << 10
+"""A value above this, unless a sequence, is bulk data: it stays in the object and out of the index.
+
+Enough for the private headers that hold b-values (Siemens CSA image header: up to about 16 KiB).
+"""
 MAX_INFLATED_BYTES = 512 << 20
 """A deflated data set may not be larger: 4,000 CT slices, and a second or so of inflating."""
 _INFLATE_CHUNK_BYTES = 1 << 20
