@@ -119,7 +119,7 @@ def test_names_of_every_character_set_reach_the_report(make: Any, shared_data: P
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("folder", ["malformed", "fuzz"])
+@pytest.mark.parametrize("folder", ["malformed", pytest.param("fuzz", marks=pytest.mark.slow)])
 def test_broken_headers_give_a_report_or_a_refusal(make: Any, shared_data: Path, folder: str) -> None:
     outcomes = set()
     for path in sorted((shared_data / folder).rglob("*")):
