@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import structlog
 
-from ai.quality.gate import judge_series, judge_study, not_assessed, worse
+from ai.quality.gate import judge_study, worse
 from ai.quality.metrics import MAXIMUM_SLICES, slice_metrics, volume_metrics
 from ai.quality.protocol import check_series
 from ai.quality.scoring import CRITERIA
+from ai.quality.series import judge_series, not_assessed
 from ai.quality.types import Finding, SeriesAssessment, Severity, SliceScore, StudyAssessment, Verdict
 from ai.volumes.load import load_volume
 from ai.volumes.types import Assembly, PixelSource, PixelsUnavailable, Role, RoledStack

@@ -40,7 +40,7 @@ def from_document(document: Mapping[str, Any]) -> StudyAssessment:
         study_instance_uid=document["study_instance_uid"],
         verdict=Verdict(document["verdict"]),
         reason=document["reason"],
-        series=tuple(_series(entry) for entry in document["series"]),
+        series=tuple(series_from_document(entry) for entry in document["series"]),
         gate=GateDecision(gate["open"], tuple(gate["reasons"])),
         findings=_findings(document["findings"]),
     )
@@ -78,7 +78,7 @@ def _series_document(series: SeriesAssessment) -> dict[str, Any]:
     }
 
 
-def _series(document: Mapping[str, Any]) -> SeriesAssessment:
+def series_from_document(document: Mapping[str, Any]) -> SeriesAssessment:
     return SeriesAssessment(
         series_instance_uid=document["series_instance_uid"],
         series_number=document["series_number"],

@@ -1,42 +1,47 @@
 """Discrete ghosts along the phase-encoding axis of one slice.
 
 A modulation of every p-th k-space line puts copies of the object at multiples of FOV/p (p = 2: the Nyquist ghost of
-echo-planar imaging). Where there is air beside the body the ghost ratio of the ACR phantom manual is taken; without
-air, the autocorrelation peak at exactly FOV/p.
+echo-planar imaging). Without air they show as a sharp peak of the autocorrelation along phase; where there is air
+beside the body, the ghosting ratio of the ACR phantom manual is reported too.
 """
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ai.quality.motion import autocorrelation, local_detail
 from ai.quality.noise import MINIMUM_PIXELS, foreground
 
-PERIODS = (2, 3, 4)
-"""Line periods looked at: Nyquist, and segmented or interleaved acquisitions."""
+SHORTEST_LAG_MM = 8.0
+LONGEST_LAG_FRACTION = 2.0 / 3.0
+"""Lags looked at: beyond the anatomy's own texture, up to where too few pairs are left."""
 
-NEIGHBOUR_PIXELS = range(3, 8)
-"""Lags beside the expected one whose correlation is the anatomy's and is subtracted."""
+PEAK_PIXELS = 1
+NEIGHBOUR_PIXELS = (3, 7)
+"""A ghost is a peak of three lags; the correlation three to seven lags beside it is the anatomy's and is subtracted."""
 
 AIR_BORDER_FRACTION = 0.06
 """Outer part of the field of view that holds zero-filled borders."""
 
 
-def ghost_prominence(image: NDArray[np.float64], phase_axis: int) -> float | None:
-    """Highest excess of the autocorrelation along phase at FOV/p over its neighbourhood, of the whole slice.
+def ghost_prominence(image: NDArray[np.float64], spacing_mm: tuple[float, float], phase_axis: int) -> float | None:
+    """Highest excess of the autocorrelation of local detail along phase over its neighbourhood, of the whole slice.
 
-    0 without ghosts, up to 1 for a full copy. None where the image is too small.
+    About 0.03 without ghosts, up to 1 for a full copy. The lag is free, because phase oversampling moves the ghost of
+    FOV/p by a factor that no header tells. None where the image is too small.
     """
     count = image.shape[phase_axis]
-    if min(image.shape) < 32:
+    nearest, farthest = NEIGHBOUR_PIXELS
+    first = int(np.ceil(SHORTEST_LAG_MM / spacing_mm[phase_axis]))
+    last = min(int(count * LONGEST_LAG_FRACTION), count - farthest - 1)
+    if last - first < farthest:
         return None
-    correlation = autocorrelation(local_detail(image), phase_axis)
-    excess = 0.0
-    for period in PERIODS:
-        lag = round(count / period)
-        at = np.abs(correlation[lag - 1 : lag + 2]).max()
-        beside = np.abs([correlation[lag + sign * step] for step in NEIGHBOUR_PIXELS for sign in (-1, 1)]).max()
-        excess = max(excess, float(at - beside))
-    return excess
+    correlation = np.abs(autocorrelation(local_detail(image), phase_axis))
+    peak = ndimage.maximum_filter1d(correlation, 2 * PEAK_PIXELS + 1)
+    beside = ndimage.maximum_filter1d(correlation, farthest - nearest + 1)
+    centre = (nearest + farthest) // 2
+    neighbour = np.maximum(np.roll(beside, centre), np.roll(beside, -centre))
+    return float(max(0.0, np.max((peak - neighbour)[first:last])))
 
 
 def air_ghost_ratio(image: NDArray[np.float64], phase_axis: int) -> tuple[float | None, str]:

@@ -43,7 +43,12 @@ DEFINITIONS: Mapping[str, Definition] = {
         ARBITRARY, "Noise SD from the finest Haar detail of the central box", "too little tissue"
     ),
     "signal": Definition(ARBITRARY, "Median tissue signal of the central box", "too little tissue"),
-    "snr": Definition(RATIO, "Signal over noise SD, corrected for the Rician floor", "no noise or too little tissue"),
+    "snr": Definition(
+        RATIO, "Signal over noise SD, corrected for the Rician floor of white noise", "no noise or too little tissue"
+    ),
+    "structure_to_noise": Definition(
+        RATIO, "5th to 95th percentile range of the smoothed central box over noise SD", "no noise or too little tissue"
+    ),
     "cnr": Definition(
         RATIO, "Difference of the two Otsu tissue classes over noise SD", "no noise or too little tissue"
     ),
@@ -55,7 +60,9 @@ DEFINITIONS: Mapping[str, Definition] = {
         RATIO, "Long-range autocorrelation along phase over frequency", "phase direction unknown or image too small"
     ),
     "ghost_prominence": Definition(
-        RATIO, "Autocorrelation excess at FOV/2, /3, /4 along phase", "phase direction unknown or image too small"
+        RATIO,
+        "Sharpest autocorrelation peak along phase over its neighbourhood",
+        "phase direction unknown or image too small",
     ),
     "entropy_focus": Definition(RATIO, "Entropy focus criterion, 0 focused to 1 spread", "empty image"),
     "bias_field_range": Definition(RATIO, "95th over 5th percentile of a second-order field", "too little tissue"),
@@ -149,6 +156,7 @@ def _slice_values(image: NDArray[np.float64], grid: AcquiredGrid, role: str, cei
     sigma = measured.sigma if measured else 0.0
     if measured:
         values |= {"signal": measured.signal, "noise_sigma": sigma or None, "snr": measured.snr}
+    values["structure_to_noise"] = noise.structure_to_noise(box, sigma)
     values["cnr"] = uniformity.contrast_to_noise(box, sigma)
     kernel = REBLUR_MM.get(role, REBLUR_MM_DEFAULT)
     values["edge_width"] = sharpness.edge_width_mm(box, grid.spacing_mm, kernel, sigma)
@@ -156,7 +164,7 @@ def _slice_values(image: NDArray[np.float64], grid: AcquiredGrid, role: str, cei
     if grid.phase_axis is not None:
         correlation = motion.phase_correlation(box, grid.spacing_mm, grid.phase_axis)
         values["phase_correlation_ratio"] = correlation.ratio if correlation else None
-        values["ghost_prominence"] = ghosting.ghost_prominence(acquired, grid.phase_axis)
+        values["ghost_prominence"] = ghosting.ghost_prominence(acquired, grid.spacing_mm, grid.phase_axis)
     values["entropy_focus"] = uniformity.entropy_focus(acquired)
     values["bias_field_range"] = uniformity.bias_field_range(acquired)
     values["hot_spot_ratio"] = uniformity.hot_spot_ratio(acquired, box)
