@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from ai.volumes.header import Header, binary_number, numbers
-from ai.volumes.headers import sequence_name
+from ai.volumes.headers import image_type, scanning_sequence, sequence_name
 from ai.volumes.types import Acquisition, BValue
 
 MAX_B_S_PER_MM2 = 20_000.0
@@ -158,7 +158,12 @@ def _from_sequence_name(header: Header) -> BValue | None:
 
 
 def _from_description(header: Header) -> BValue | None:
-    """The one b-value the description names; several (a list of what was acquired) say nothing about this image."""
+    """The one b-value the description of an echo-planar or diffusion image names.
+
+    Several (a list of what was acquired) say nothing about this image.
+    """
+    if "EP" not in scanning_sequence(header) and "DIFFUSION" not in image_type(header):
+        return None
     named = set(_DESCRIPTION_B.findall(header.text("SeriesDescription")))
     return _plausible(float(named.pop()), "Series Description (0008,103E)") if len(named) == 1 else None
 

@@ -1,10 +1,10 @@
 """The diffusion-weighted volumes of one acquisition that may be fitted together: same place, same timing, several b."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ai.volumes.geometry import same_grid
+from ai.volumes.geometry import grid_key, same_grid
 from ai.volumes.types import Geometry, Role, RoledStack, Stack
 
 SAME_TIMING_MS = 1.0
@@ -44,19 +44,16 @@ def choose_diffusion_set(
     The one with most b-values is taken; between equals the better ``quality`` (by Series Instance UID), then the
     higher b-value, then the later one. None where no acquired volume has a b-value and a geometry.
     """
-    groups: dict[str, list[list[Stack]]] = defaultdict(list)
+    groups: dict[Hashable, list[Stack]] = defaultdict(list)
     for stack in (one.stack for one in roled if one.role == Role.DWI):
-        if stack.geometry is None or stack.b_value is None:
-            continue
-        parts = groups[stack.series_instance_uid]
-        part = next((known for known in parts if _fit_together(known[0], stack)), None)
-        if part is None:
-            parts.append([stack])
-        else:
-            part.append(stack)
-    candidates = [part for parts in groups.values() for part in parts]
-    if not candidates:
+        if stack.geometry is not None and stack.b_value is not None:
+            acquisition = stack.acquisition
+            timing = (acquisition.echo_time_ms, acquisition.repetition_time_ms)
+            place = (stack.frame_of_reference_uid, grid_key(stack.geometry))
+            groups[(stack.series_instance_uid, place, timing)].append(stack)
+    if not groups:
         return None
+    candidates = list(groups.values())
     best = max(candidates, key=lambda part: _rank(part, quality or {}))
     return _completed(best, candidates)
 

@@ -1,5 +1,7 @@
 """Moving values between grids in patient space and comparing where grids lie."""
 
+from collections.abc import Hashable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -10,7 +12,7 @@ MAX_VOXELS = 2**28
 """One GiB of float32: four times the largest prostate volume we know of, and the limit of what is allocated at once."""
 SAME_GRID_VOXELS = 0.1
 """Grids whose corners lie closer than this part of the smallest voxel edge are one grid."""
-OVERLAP_SAMPLES = 40
+OVERLAP_SAMPLES = 32
 """Points per axis with which an overlap is measured: the error stays below 2 % of the volume."""
 
 _FULL_WEIGHT = 1.0 - 1e-6
@@ -66,6 +68,11 @@ def same_grid(a: Geometry, b: Geometry) -> bool:
     corners = np.stack(np.meshgrid(*[(0.0, length - 1.0) for length in a.shape], indexing="ij"), axis=-1).reshape(-1, 3)
     distance_mm = np.linalg.norm(a.to_lps_mm(corners) - b.to_lps_mm(corners), axis=1)
     return bool(distance_mm.max() <= SAME_GRID_VOXELS * min(a.spacing_mm))
+
+
+def grid_key(geometry: Geometry) -> Hashable:
+    """A key under which grids that are written alike (to 0.01 mm) meet; cheap where many are to be sorted."""
+    return geometry.shape, tuple(np.round(geometry.affine_lps_mm[:3].ravel(), 2) + 0.0)
 
 
 def _volume_ml(geometry: Geometry) -> float:

@@ -14,9 +14,11 @@ from typing import Any, Literal
 import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.tag import BaseTag, Tag
 
 UNREADABLE_ELEMENT = (
+    BytesLengthException,
     ValueError,
     TypeError,
     AttributeError,
@@ -25,6 +27,7 @@ UNREADABLE_ELEMENT = (
     NotImplementedError,
     RecursionError,
     EOFError,
+    OSError,
     struct.error,
 )
 """What pydicom raises when it converts a damaged raw element on access (values, VRs, character sets, nesting)."""
@@ -143,8 +146,8 @@ def numbers(value: Any) -> tuple[float, ...]:
     return tuple(found)
 
 
-def binary_number(value: Any, layout: Literal["<f", "<d"]) -> float | None:
-    """A number that is either decoded already or still the little-endian bytes of an FL or FD element."""
+def binary_number(value: Any, layout: Literal["<f", "<d", "<i"]) -> float | None:
+    """A number that is either decoded already or still the little-endian bytes of an FL, FD or SL element."""
     if isinstance(value, bytes):
         if len(value) != struct.calcsize(layout):
             return None

@@ -5,11 +5,13 @@ from typing import Literal
 from pydicom.dataset import Dataset
 
 from ai.volumes.frames import frame_header
-from ai.volumes.header import Header, texts
+from ai.volumes.header import Header, binary_number, texts
 from ai.volumes.types import Acquisition
 
 SIEMENS_XA_SEQUENCE_NAME = (0x0021, 0x77, "SIEMENS MR SDI 02")
 """Siemens XA writes the classic Sequence Name of each frame here; the enhanced objects have none."""
+
+PHILIPS_EPI_FACTOR = (0x2001, 0x13, "Philips Imaging DD 001")
 
 
 def read_acquisition(dataset: Dataset) -> Acquisition:
@@ -31,7 +33,7 @@ def acquisition_of(header: Header) -> Acquisition:
         protocol_name=header.text("ProtocolName"),
         sequence_name=sequence_name(header),
         image_type=image_type(header),
-        scanning_sequence=_scanning_sequence(header),
+        scanning_sequence=scanning_sequence(header),
         sequence_variant=_codes(header, "SequenceVariant"),
         scan_options=_codes(header, "ScanOptions"),
         magnetic_field_strength_t=_positive(header, "MagneticFieldStrength"),
@@ -83,6 +85,19 @@ def temporal_position(header: Header) -> int | None:
     return index if index is not None else header.integer("TemporalPositionIdentifier")
 
 
+def scanning_sequence(header: Header) -> tuple[str, ...]:
+    """Scanning Sequence in the classic terms (C.8.3.1.1.1), put together from the enhanced attributes (C.8.13.4)."""
+    classic = _codes(header, "ScanningSequence")
+    if classic:
+        return (*classic, "EP") if "EP" not in classic and _is_philips_echo_planar(header) else classic
+    echoes = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}.get(
+        header.text("EchoPulseSequence").upper(), ()
+    )
+    planar = ("EP",) if header.text("EchoPlanarPulseSequence").upper() == "YES" else ()
+    inverted = ("IR",) if header.text("InversionRecovery").upper() == "YES" else ()
+    return (*echoes, *planar, *inverted)
+
+
 def _codes(header: Header, keyword: str) -> tuple[str, ...]:
     return tuple(code.upper() for code in header.texts(keyword) if code)
 
@@ -92,17 +107,12 @@ def _positive(header: Header, keyword: str) -> float | None:
     return number if number is not None and number > 0 else None
 
 
-def _scanning_sequence(header: Header) -> tuple[str, ...]:
-    """Scanning Sequence in the classic terms (C.8.3.1.1.1), put together from the enhanced attributes (C.8.13.4)."""
-    classic = _codes(header, "ScanningSequence")
-    if classic:
-        return classic
-    echoes = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}.get(
-        header.text("EchoPulseSequence").upper(), ()
-    )
-    planar = ("EP",) if header.text("EchoPlanarPulseSequence").upper() == "YES" else ()
-    inverted = ("IR",) if header.text("InversionRecovery").upper() == "YES" else ()
-    return (*echoes, *planar, *inverted)
+def _is_philips_echo_planar(header: Header) -> bool:
+    """Classic Philips headers call echo-planar imaging plain SE or GR; its EPI factor tells."""
+    if not header.text("Manufacturer").casefold().startswith("philips"):
+        return False
+    factor = binary_number(header.private(*PHILIPS_EPI_FACTOR), "<i")
+    return factor is not None and factor > 1
 
 
 def _echo_train_length(header: Header) -> int | None:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 HIGH_B_S_PER_MM2 = 1400.0
 """The high b-value PI-RADS v2.1 asks for."""
 MM2_PER_UM2 = 1e-6
+LOG_MAX_SIGNAL = float(np.log(np.finfo(np.float32).max)) - 1.0
+"""Predictions are cut here instead of becoming infinite; only noise around zero signal ever gets there."""
 
 
 def fit_adc(volumes_by_b: Mapping[float, NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -40,7 +42,7 @@ def fit_adc(volumes_by_b: Mapping[float, NDArray[np.float32]]) -> tuple[NDArray[
         mean_log += log_signal
     slope /= float(centred @ centred)
     mean_log /= len(b_values)
-    s0 = np.exp(np.minimum(mean_log - slope * b_values.mean(), np.log(np.finfo(np.float32).max)))
+    s0 = np.exp(np.minimum(mean_log - slope * b_values.mean(), LOG_MAX_SIGNAL))
     return (-slope / MM2_PER_UM2).astype(np.float32), s0.astype(np.float32)
 
 
@@ -49,9 +51,7 @@ def calculated_b(
 ) -> NDArray[np.float32]:
     """The signal the model predicts at ``b`` in s/mm2: float32 of the maps' shape, NaN where they are."""
     exponent = -b * MM2_PER_UM2 * adc_um2_per_s.astype(np.float64)
-    limit = np.log(np.finfo(np.float32).max)
-    with np.errstate(divide="ignore"):
-        return np.exp(np.minimum(exponent + np.log(s0.astype(np.float64)), limit)).astype(np.float32)
+    return np.exp(np.minimum(exponent + positive_log(s0), LOG_MAX_SIGNAL)).astype(np.float32)
 
 
 def positive_log(signal: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
 from ai.volumes.diffusion import adc_evidence, calculated_evidence, other_map_evidence
-from ai.volumes.geometry import same_grid
+from ai.volumes.geometry import grid_key
 from ai.volumes.stacks import tiled
 from ai.volumes.types import Acquisition, Role, RoledStack, Stack, StackAnomaly
 
@@ -33,6 +33,8 @@ PROCESSED_IMAGE_TYPES = {
     "MINIP": "a minimum intensity projection",
     "SCREEN SAVE": "a screenshot",
 }
+PHASE_IMAGE_TYPES = frozenset({"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"})
+"""Image Type value 3 or 4 of images that are no magnitude."""
 
 _T2_ROLES = {"axial": Role.T2W_AXIAL, "sagittal": Role.T2W_SAGITTAL, "coronal": Role.T2W_CORONAL}
 _Verdict = tuple[str, tuple[str, ...]]
@@ -80,7 +82,11 @@ def _not_a_volume(stack: Stack) -> _Verdict | None:
     processed = next(
         (PROCESSED_IMAGE_TYPES[code] for code in acquisition.image_type if code in PROCESSED_IMAGE_TYPES), ""
     )
-    return (Role.OTHER, (f"Image Type says {processed}",)) if processed else None
+    if processed:
+        return Role.OTHER, (f"Image Type says {processed}",)
+    if PHASE_IMAGE_TYPES.intersection(acquisition.image_type[2:4]):
+        return Role.OTHER, ("Image Type says it is no magnitude image",)
+    return None
 
 
 def _diffusion_map(acquisition: Acquisition) -> _Verdict | None:
@@ -169,31 +175,25 @@ def _timing(acquisition: Acquisition) -> str:
 
 
 def _dynamic_phases(stacks: Sequence[Stack]) -> dict[str, int]:
-    """For each gradient-echo volume, how many at different times share its place, timing and kind."""
-    groups: dict[tuple[Hashable, ...], list[list[Stack]]] = defaultdict(list)
+    """For each short-echo gradient-echo volume, at how many times its place, timing and kind were imaged."""
+    groups: dict[Hashable, list[Stack]] = defaultdict(list)
     for stack in stacks:
-        acquisition = stack.acquisition
-        echo = acquisition.echo_time_ms
-        plain_gradient_echo = "GR" in acquisition.scanning_sequence and "EP" not in acquisition.scanning_sequence
-        if not plain_gradient_echo or stack.geometry is None or stack.b_value is not None:
-            continue
-        if echo is None or echo > T1_GRADIENT_ECHO_MAX_ECHO_TIME_MS:
-            continue
-        places = groups[_kind(stack)]
-        place = next((known for known in places if _same_place(known[0], stack)), None)
-        if place is None:
-            places.append([stack])
-        else:
-            place.append(stack)
+        if stack.geometry is not None and _may_be_dynamic(stack):
+            groups[(_kind(stack), grid_key(stack.geometry))].append(stack)
     return {
-        stack.volume_id: len({_moment(member) for member in place})
-        for places in groups.values()
-        for place in places
-        for stack in place
+        stack.volume_id: len({_moment(member) for member in members})
+        for members in groups.values()
+        for stack in members
     }
 
 
-def _kind(stack: Stack) -> tuple[Hashable, ...]:
+def _may_be_dynamic(stack: Stack) -> bool:
+    sequence, echo = stack.acquisition.scanning_sequence, stack.acquisition.echo_time_ms
+    short = echo is not None and echo <= T1_GRADIENT_ECHO_MAX_ECHO_TIME_MS
+    return "GR" in sequence and "EP" not in sequence and stack.b_value is None and short
+
+
+def _kind(stack: Stack) -> Hashable:
     acquisition = stack.acquisition
     return (
         stack.frame_of_reference_uid,
@@ -203,10 +203,6 @@ def _kind(stack: Stack) -> tuple[Hashable, ...]:
         acquisition.echo_time_ms,
         acquisition.flip_angle_deg,
     )
-
-
-def _same_place(a: Stack, b: Stack) -> bool:
-    return a.geometry is not None and b.geometry is not None and same_grid(a.geometry, b.geometry)
 
 
 def _moment(stack: Stack) -> tuple[Hashable, ...]:

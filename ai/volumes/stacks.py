@@ -19,12 +19,16 @@ from ai.volumes.grid import Grid, fit_grid, plane_of, position_groups, slice_nor
 from ai.volumes.header import Header
 from ai.volumes.headers import acquisition_time
 from ai.volumes.slices import NotInAnyVolume, Slice, read_slices
-from ai.volumes.types import Acquisition, BValue, SliceReference, Stack, StackAnomaly
+from ai.volumes.types import Acquisition, BValue, Stack, StackAnomaly
 
 MAX_SLICES = 200_000
 """Frames of one call; the largest studies we know (dynamic series) have some ten thousand."""
 SAME_ORIENTATION = 1e-3
 """Direction cosines closer than this are one orientation: rounding is below 1e-7, a deliberate tilt above 0.01."""
+MAX_ORIENTATIONS = 256
+"""Orientations of one series; a radial scan has some tens. Slices beyond them are kept without a geometry."""
+MAX_STACKS = 2_000
+"""Stacks of one study. Long tensor and dynamic protocols have some hundreds; a series that goes beyond is refused."""
 TILED_IMAGE_TYPES = {
     "MOSAIC": "a Siemens mosaic: a whole volume packed into one image",
     "VFRAME": "a UIH VFRAME grid: a whole volume packed into one image",
@@ -53,7 +57,14 @@ def build_stacks(headers: Iterable[Dataset]) -> tuple[list[Stack], dict[str, str
     by_series: dict[str, list[Slice]] = defaultdict(list)
     for one in slices:
         by_series[one.series_instance_uid].append(one)
-    stacks = [_stack(contrast) for series in by_series.values() for contrast in _split(series)]
+    stacks: list[Stack] = []
+    for series in by_series.values():
+        contrasts = _split(series)
+        if len(stacks) + len(contrasts) > MAX_STACKS:
+            reason = f"its series splits into {len(contrasts)} volumes; at most {MAX_STACKS} are read of a study"
+            unreadable |= {one.reference.sop_instance_uid: reason for one in series}
+        else:
+            stacks.extend(_stack(contrast) for contrast in contrasts)
     return sorted(stacks, key=_reading_order), unreadable
 
 
@@ -93,10 +104,11 @@ def _reading_order(stack: Stack) -> tuple[int, str, float, str]:
 def _split(series: Sequence[Slice]) -> list[_Contrast]:
     """The contrasts of one series. The order in which the instances came makes no difference."""
     ordered = sorted(series, key=_stored_order)
-    orientations = _orientation_numbers(ordered)
+    orientations = _orientation_keys(ordered)
     groups: dict[tuple[Hashable, ...], list[Slice]] = defaultdict(list)
     for one, orientation in zip(ordered, orientations, strict=True):
-        groups[(orientation, *_contrast_key(one))].append(one)
+        placed = one if orientation is not None else replace(one, orientation=None)
+        groups[(orientation, *_contrast_key(one))].append(placed)
     mixed = len(set(orientations) - {None}) > 1
     is_diffusion = any(one.b_value and one.b_value.s_per_mm2 > 0 for one in ordered)
     return [
@@ -111,22 +123,25 @@ def _stored_order(one: Slice) -> tuple[int, str, int]:
     return (reference.instance_number or 0, reference.sop_instance_uid, reference.frame_number or 0)
 
 
-def _orientation_numbers(slices: Sequence[Slice]) -> list[tuple[float, ...] | None]:
+def _orientation_keys(slices: Sequence[Slice]) -> list[tuple[float, ...] | None]:
     """For each slice the orientation it shares with the first slice like it, rounded so that it can be a key.
 
     Two orientations further apart than ``SAME_ORIENTATION`` never round to the same three decimals.
     """
     known: list[tuple[float, ...]] = []
-    numbers: list[tuple[float, ...] | None] = []
+    keys: list[tuple[float, ...] | None] = []
     for one in slices:
-        if one.orientation is None:
-            numbers.append(None)
-            continue
-        same = next((seen for seen in known if np.allclose(seen, one.orientation, rtol=0, atol=SAME_ORIENTATION)), None)
-        if same is None:
-            known.append(one.orientation)
-        numbers.append(tuple(round(cosine, 3) + 0.0 for cosine in same or one.orientation))
-    return numbers
+        orientation = one.orientation
+        same = next((seen for seen in known if _alike(seen, orientation)), None) if orientation else None
+        if same is None and orientation and len(known) < MAX_ORIENTATIONS:
+            known.append(orientation)
+            same = orientation
+        keys.append(tuple(round(cosine, 3) + 0.0 for cosine in same) if same else None)
+    return keys
+
+
+def _alike(a: Sequence[float], b: Sequence[float] | None) -> bool:
+    return b is not None and all(abs(one - other) <= SAME_ORIENTATION for one, other in zip(a, b, strict=True))
 
 
 def _contrast_key(one: Slice) -> tuple[Hashable, ...]:
@@ -263,8 +278,3 @@ def _volume_id(series_instance_uid: str, key: tuple[Hashable, ...]) -> str:
     """Series UID and a digest of what sets the stack apart: the same stack keeps its id when others arrive late."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=4).hexdigest()
     return f"{series_instance_uid}-{digest}"
-
-
-def references(stack: Stack) -> tuple[SliceReference, ...]:
-    """Every stored slice of the stack, duplicates included."""
-    return (*stack.slices, *stack.duplicates)

@@ -1,6 +1,7 @@
 """The real prostate studies: roles a person would give, choices explained, maps that agree with the scanner's."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_roles_do_not_need_descriptions(read_folder: Callable) -> None:
     folder = read_folder(f"{PROSTATEX}/ProstateX-0000")
     silent = []
     for header in folder.headers:
-        copy = header.copy()
+        copy = deepcopy(header)
         copy.SeriesDescription = copy.ProtocolName = "x"
         silent.append(copy)
     assert [one.role for one in assemble(silent).stacks] == [row[2] for row in SKYRA_ROLES["ProstateX-0000"]]
