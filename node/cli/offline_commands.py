@@ -66,7 +66,9 @@ def detect(
 
 def simulate(
     out: OutOption,
-    artifact: Annotated[str | None, typer.Option(help="artefact to add; `--artifact list` names them")] = None,
+    artifact: Annotated[
+        str | None, typer.Option(help="artefact to add, for example motion, ghosting, noise; a wrong name lists them")
+    ] = None,
     severity: Annotated[int, typer.Option(min=1, max=5, help="1 subtle to 5 ruined")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="same seed, same study, byte for byte")] = 0,
     count: Annotated[int, typer.Option(min=1, max=1000, help="studies, with rising seeds")] = 1,
@@ -78,14 +80,10 @@ def simulate(
     _need_ai()
     from ai.simulation.artifacts import ARTIFACTS
     from ai.simulation.export import write_study
-    from ai.simulation.study import simulate_study, write_truth
+    from ai.simulation.study import simulate_study
 
     if artifact is not None and artifact not in ARTIFACTS:
-        message = f"artefacts: {', '.join(sorted(ARTIFACTS))}"
-        if artifact == "list":
-            print_text(message)
-            return
-        refuse(f"unknown artefact {artifact!r}; {message}")
+        refuse(f"unknown artefact {artifact!r}; choose one of {', '.join(sorted(ARTIFACTS))}")
     written = []
     for number in range(seed, seed + count):
         progress(f"simulating study {number}" + (f" with {artifact} {severity}" if artifact else ""))
@@ -93,7 +91,7 @@ def simulate(
         folder = out if count == 1 else out / f"study-{number:04d}"
         files = write_study(folder, study)
         if truth:
-            write_truth(folder, study)
+            study.write_truth(folder)
         written.append({"path": str(folder), "seed": number, "artifact": artifact, "instances": len(files)})
     if json:
         print_json(written)

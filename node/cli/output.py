@@ -18,7 +18,7 @@ VERDICT_STYLES = {"diagnostic": "green", "limited": "yellow", "non-diagnostic": 
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
-    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    typer.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2).decode())
 
 
 def print_text(text: str = "") -> None:

@@ -195,6 +195,7 @@ class BoundedMessages(DIMSEServiceProvider):
         if self._message_bytes >= self._next_disk_check_bytes:
             self._next_disk_check_bytes = self._message_bytes + DISK_CHECK_INTERVAL_BYTES
             free_bytes = shutil.disk_usage(self._spool).free
-            if free_bytes < self._minimum_free_bytes:
-                return f"{free_bytes} bytes free on the spool's disk, {self._minimum_free_bytes} must stay"
+            # Half of the reserve is for what is in flight, which then gets a proper answer; the rest stays.
+            if free_bytes < self._minimum_free_bytes // 2:
+                return f"{free_bytes} bytes free on the spool's disk, {self._minimum_free_bytes // 2} must stay"
         return ""

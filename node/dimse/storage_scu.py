@@ -5,6 +5,7 @@ endian data sets are re-encoded, between explicit and implicit VR, when it accep
 """
 
 import socket
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.dsutils import split_dataset
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 
@@ -31,6 +33,9 @@ MAXIMUM_CONTEXTS: Final = 128
 MAXIMUM_PDU_BYTES: Final = 128 << 10
 TIMEOUT_S: Final = 60.0
 """For the connection, the association, each response, and silence: a C-STORE of a large object is answered late."""
+MAXIMUM_ASSOCIATIONS_OF_BATCH: Final = 4
+"""A destination that ends one association after another is broken; the objects left wait for the next attempt."""
+_MEDIUM_PRIORITY: Final = 0
 _LITTLE_ENDIAN: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
 
@@ -69,6 +74,18 @@ class _Object:
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+
+    def has_even_length(self) -> bool:
+        """Tell whether the data set may travel as it is: PS3.8 annex D.2 wants fragments of even length."""
+        _, offset = split_dataset(self.path)
+        return (self.path.stat().st_size - offset) % 2 == 0
+
+    def data_set(self) -> Dataset:
+        """The data set in memory, ready to be encoded anew."""
+        data_set = dcmread(self.path)
+        # pydicom pads to even length what it has decoded; elements nobody looked at it writes as they were.
+        data_set.get("PixelData")
+        return data_set
 
     def refused(self, error: str, status: int | None = None) -> SendOutcome:
         return SendOutcome(self.sop_instance_uid, status, error, delivered=False, path=self.path)
@@ -149,23 +166,29 @@ def _proposals(item: _Object) -> list[tuple[str, tuple[str, ...]]]:
 def _send_batch(
     destination: Destination, batch: Sequence[_Object], calling_ae_title: str, timeout_s: float
 ) -> Iterator[SendOutcome]:
+    """Send a batch, over a new association after one was lost: a single object must not hold up the others."""
+    remaining = deque(batch)
+    for _ in range(MAXIMUM_ASSOCIATIONS_OF_BATCH):
+        if not remaining:
+            return
+        try:
+            association = _associate(destination, _contexts(remaining), calling_ae_title, timeout_s)
+        except DestinationUnavailable as error:
+            yield from (_logged(destination, item.refused(str(error))) for item in remaining)
+            return
+        try:
+            while remaining and association.is_established:
+                message_id = (len(batch) - len(remaining)) % 0xFFFF + 1
+                yield _logged(destination, _send_one(association, remaining.popleft(), message_id))
+        finally:
+            _leave(association)
+    lost = f"{_label(destination)} ended {MAXIMUM_ASSOCIATIONS_OF_BATCH} associations before this object"
+    yield from (_logged(destination, item.refused(lost)) for item in remaining)
+
+
+def _contexts(batch: Iterable[_Object]) -> list[PresentationContext]:
     proposals = dict.fromkeys(proposal for item in batch for proposal in _proposals(item))
-    contexts = [build_context(sop_class_uid, list(syntaxes)) for sop_class_uid, syntaxes in proposals]
-    try:
-        association = _associate(destination, contexts, calling_ae_title, timeout_s)
-    except DestinationUnavailable as error:
-        yield from (item.refused(str(error)) for item in batch)
-        return
-    try:
-        for message_id, item in enumerate(batch, start=1):
-            if association.is_established:
-                outcome = _send_one(association, item, message_id % 0xFFFF + 1)
-            else:
-                outcome = item.refused(f"the association with {_label(destination)} was lost before this object")
-            _log_outcome(destination, outcome)
-            yield outcome
-    finally:
-        _leave(association)
+    return [build_context(sop_class_uid, list(syntaxes)) for sop_class_uid, syntaxes in proposals]
 
 
 def _send_one(association: Association, item: _Object, message_id: int) -> SendOutcome:
@@ -174,22 +197,24 @@ def _send_one(association: Association, item: _Object, message_id: int) -> SendO
         for context in association.accepted_contexts
         if context.abstract_syntax == item.sop_class_uid
     }
-    if item.transfer_syntax_uid in accepted:
-        source: Path | Dataset = item.path  # a path is sent as raw bytes
-    elif item.transfer_syntax_uid in _LITTLE_ENDIAN and accepted.intersection(_LITTLE_ENDIAN):
-        source = dcmread(item.path)  # a data set is re-encoded in the syntax that was accepted
-    else:
+    convertible = item.transfer_syntax_uid in _LITTLE_ENDIAN and not accepted.isdisjoint(_LITTLE_ENDIAN)
+    if item.transfer_syntax_uid not in accepted and not convertible:
         return item.refused(f"the destination refuses SOP class {item.sop_class_uid} in {item.transfer_syntax_uid}")
     try:
-        response = association.send_c_store(source, msg_id=message_id)
+        # A path is sent as raw bytes; a data set is encoded anew, in the syntax that was accepted.
+        as_it_is = item.transfer_syntax_uid in accepted and item.has_even_length()
+        source: Path | Dataset = item.path if as_it_is else item.data_set()
+        response = association.send_c_store(source, msg_id=message_id, priority=_MEDIUM_PRIORITY)
     except (ValueError, AttributeError, OSError) as error:
         return item.refused(f"cannot be sent: {error}")
-    return _outcome(item, response)
+    return _outcome(association, item, response)
 
 
-def _outcome(item: _Object, response: Dataset) -> SendOutcome:
+def _outcome(association: Association, item: _Object, response: Dataset) -> SendOutcome:
     status = response.get("Status")
     if status is None:
+        # pynetdicom notices the loss a little later; until then the next request would wait for its full timeout.
+        association.abort()
         return item.refused("no answer: the destination closed the association or did not respond in time")
     if status == 0x0000 or 0xB000 <= status <= 0xBFFF:
         return SendOutcome(item.sop_instance_uid, status, "", delivered=True, path=item.path)
@@ -261,9 +286,10 @@ def _label(destination: Destination) -> str:
     return f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
 
 
-def _log_outcome(destination: Destination, outcome: SendOutcome) -> None:
+def _logged(destination: Destination, outcome: SendOutcome) -> SendOutcome:
     facts = {"destination": destination.name, "sop_instance_uid": outcome.sop_instance_uid}
     if outcome.delivered:
         _log.info("object-delivered", status=f"0x{outcome.status or 0:04X}", **facts)
     else:
         _log.warning("object-not-delivered", error=outcome.error, **facts)
+    return outcome

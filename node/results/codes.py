@@ -112,6 +112,8 @@ def _private(value: str, meaning: str) -> Code:
     return Code(value, PRIVATE_SCHEME, meaning)
 
 
+PROBABILITY_NON_DIAGNOSTIC = _private("P_NON_DIAGNOSTIC", "Probability of non-diagnostic quality")
+
 METRICS: Mapping[str, Code] = MappingProxyType(
     {
         "snr": Code("113060", "DCM", "Signal to noise"),
@@ -119,6 +121,7 @@ METRICS: Mapping[str, Code] = MappingProxyType(
         "noise_sigma_air": _private("NOISE_SIGMA_AIR", "Noise standard deviation from air"),
         "signal": _private("SIGNAL_MEDIAN", "Median tissue signal"),
         "cnr": _private("CNR", "Contrast of two tissue classes to noise"),
+        "structure_to_noise": _private("STRUCT_TO_NOISE", "Range of the smoothed image to noise"),
         "edge_width": _private("EDGE_WIDTH", "Full width at half maximum of edge blur"),
         "gradient_concentration": _private("GRADIENT_CONC", "Root mean square over mean gradient"),
         "phase_correlation_ratio": _private("PHASE_CORR_RATIO", "Long-range autocorrelation, phase over frequency"),

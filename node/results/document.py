@@ -9,10 +9,8 @@ from collections.abc import Iterable, Sequence
 import highdicom as hd
 from highdicom import sr
 from pydicom import Dataset
-from pydicom.config import disable_value_validation
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.valuerep import DA, DT, TM
 
 from node.results.codes import (
     COMMENT,
@@ -27,6 +25,7 @@ from node.results.codes import (
 )
 from node.results.identity import MANUFACTURER, MODEL_NAME, ResultIdentity
 from node.results.source import SourceError, SourceStudy, may_show_prostate
+from node.results.verbatim import verbatim
 from node.settings import ObjectKind
 
 CONTAINS = sr.RelationshipTypeValues.CONTAINS
@@ -71,7 +70,7 @@ def report(
     root = content[0].ContentSequence
     root.insert(len(root) - 1, _image_library(library))
     root.append(_qualitative_evaluations([*evaluations, comment(RESEARCH_USE)]))
-    with disable_value_validation():
+    with verbatim():
         document = sr.Comprehensive3DSR(
             evidence=evidence,
             content=content[0],
@@ -101,11 +100,14 @@ def check_study(source: SourceStudy, identity: ResultIdentity) -> None:
 def stamp(dataset: Dataset, identity: ResultIdentity) -> None:
     """Replace highdicom's clock readings by the identity's, and declare the private code scheme where it is used."""
     created = identity.created_utc
-    dataset.InstanceCreationDate = dataset.ContentDate = DA(created.date())
-    dataset.InstanceCreationTime = dataset.ContentTime = TM(created.time().replace(tzinfo=None))
+    dataset.InstanceCreationDate = dataset.ContentDate = f"{created:%Y%m%d}"
+    dataset.InstanceCreationTime = dataset.ContentTime = f"{created:%H%M%S}"
     for equipment in dataset.ContributingEquipmentSequence:
         if "ContributionDateTime" in equipment:
-            equipment.ContributionDateTime = DT(created)
+            equipment.ContributionDateTime = f"{created:%Y%m%d%H%M%S+0000}"
+    for element in dataset:
+        if element.VR in ("DA", "TM"):  # highdicom's date objects have no DICOM JSON
+            element.value = str(element.value or "")
     if _uses_private_scheme(dataset):
         dataset.CodingSchemeIdentificationSequence = [private_scheme()]
 

@@ -142,10 +142,13 @@ def _finding_evaluations(findings: Sequence[Finding]) -> Iterator[tuple[Code, Co
 
 
 def _measurements(series: SeriesAssessment) -> list[sr.Measurement]:
-    """The score, the b-value and every metric with a code and a finite value."""
-    values = [] if series.score is None else [(codes.IMAGE_QUALITY_RATING, series.score, "1")]
-    if series.b_value is not None:
-        values.append((codes.DIFFUSION_B_VALUE, series.b_value, "s/mm2"))
+    """The score, the probability of not being diagnostic, the b-value and every metric with a code and a value."""
+    leading = (
+        (codes.IMAGE_QUALITY_RATING, series.score, "1"),
+        (codes.PROBABILITY_NON_DIAGNOSTIC, series.probability_non_diagnostic, "1"),
+        (codes.DIFFUSION_B_VALUE, series.b_value, "s/mm2"),
+    )
+    values = [(code, value, unit) for code, value, unit in leading if value is not None]
     for metric in series.metrics:
         code = codes.METRICS.get(metric.name)
         if code is not None and metric.value is not None:
@@ -183,6 +186,8 @@ def _sentences(series: SeriesAssessment) -> Iterator[str]:
     yield f"Role {series.role}{': ' if series.role_reasons else ''}{'; '.join(series.role_reasons)}"
     for finding in series.findings:
         yield f"{finding.code.meaning} ({finding.severity}): {finding.text}"
+    for requirement in series.not_checkable:
+        yield f"Not checkable: {requirement}"
     for metric in series.metrics:
         if metric.value is not None and metric.name not in codes.METRICS:
             yield f"{metric.meaning or metric.name}: {metric.value:g} {metric.unit}".rstrip()

@@ -9,7 +9,6 @@ from highdicom.color import CIELabColor
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.config import disable_value_validation
 from pydicom.valuerep import format_number_as_ds
 
 from ai.detection.types import Candidate, DetectionResult, DetectionState
@@ -18,6 +17,7 @@ from node.results import codes
 from node.results.document import check_study, stamp
 from node.results.identity import MANUFACTURER, MODEL_NAME, ResultIdentity
 from node.results.source import SourceError, SourceStudy
+from node.results.verbatim import verbatim
 from node.settings import ObjectKind
 
 _COLOURS = ("red", "gold", "deepskyblue", "magenta", "limegreen", "orange", "mediumpurple", "turquoise")
@@ -86,7 +86,7 @@ def lesion_segmentation(source: SourceStudy, detection: DetectionResult, identit
         mask[voxels] = number
     images, positions = _source_images(source, stack)
     binary = stack.rows * stack.columns % 8 == 0
-    with disable_value_validation():
+    with verbatim():
         segmentation = Segmentation(
             source_images=images,
             pixel_array=mask,
@@ -143,7 +143,10 @@ def _source_images(
     if stack.geometry is None:
         raise SourceError(f"series {stack.series_instance_uid} has no regular geometry")
     if all(slice_.frame_number is None for slice_ in stack.slices):
-        return [_single_frame(source[slice_.sop_instance_uid], stack.geometry) for slice_ in stack.slices], None
+        images = [_single_frame(source[slice_.sop_instance_uid], stack.geometry) for slice_ in stack.slices]
+        for image in images:  # equal within the tolerance of a grid; highdicom wants the last digit equal too
+            image.ImageOrientationPatient = images[0].ImageOrientationPatient
+        return images, None
     instances = {slice_.sop_instance_uid for slice_ in stack.slices}
     if len(instances) > 1:
         raise SourceError(f"the T2 {stack.series_instance_uid} is spread over {len(instances)} multi-frame instances")

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 
 from highdicom._standard_utils import get_sop_class_iod_map
 from pydicom import DataElement, Dataset
-from pydicom.config import disable_value_validation
 from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.errors import BytesLengthException
 from pydicom.valuerep import DA, TM
 
 from node.results.identity import derived_uid
+from node.results.verbatim import verbatim
 
 # Written into every object even when empty (type 2 in PS3.3 C.7.1.1 and C.7.2.1).
 _TYPE_2 = (
@@ -141,8 +141,9 @@ def may_show_prostate(image: Dataset) -> bool:
 
 
 def _instance(sop_instance_uid: str, header: Dataset) -> Dataset:
-    """One instance's own elements, decoded, with the gaps highdicom trips over filled."""
-    instance = _decoded(header, _INSTANCE)
+    """One instance's own elements, with the gaps highdicom trips over filled."""
+    with verbatim():
+        instance = _picked(header, _INSTANCE)
     missing = [keyword for keyword in _IDENTIFIERS if not instance.get(keyword)]
     if missing:
         raise SourceError(f"instance {sop_instance_uid} has no {', '.join(missing)}")
@@ -161,12 +162,13 @@ def _instance(sop_instance_uid: str, header: Dataset) -> Dataset:
 
 def _patient_and_study(header: Dataset) -> Dataset:
     """Patient and study elements. Identity is kept to the letter; dates, times and sex are emptied where malformed."""
-    elements = _decoded(header, _PATIENT_AND_STUDY)
+    with verbatim():
+        elements = _as_unicode(_picked(header, _PATIENT_AND_STUDY))
     for element in [element for element in elements if element.is_empty]:
         del elements[element.tag]  # legal in type 2 elements alone, which come back below
     if "DeidentificationMethod" not in elements and "DeidentificationMethodCodeSequence" not in elements:
         elements.pop("PatientIdentityRemoved", None)  # "YES" without a method is not allowed (type 1C)
-    with disable_value_validation():
+    with verbatim():
         for keyword in _TYPE_2:
             if keyword not in elements:
                 setattr(elements, keyword, "")
@@ -178,36 +180,44 @@ def _patient_and_study(header: Dataset) -> Dataset:
     return elements
 
 
-def _decoded(header: Dataset, keywords: Sequence[str]) -> Dataset:
-    """Copy the named elements as Unicode. The DICOM JSON model (PS3.18 F) is Unicode throughout, sequences included.
+def _picked(header: Dataset, keywords: Sequence[str]) -> Dataset:
+    """Copy the named elements.
 
-    An element with another VR or more values than the standard gives it holds something else, and counts as absent.
+    An element that cannot be decoded, or has another VR or more values than PS3.6 gives it, holds something else than
+    its name says and counts as absent.
     """
     picked = Dataset()
-    with disable_value_validation():
-        for keyword in keywords:
-            element = _readable_element(header, keyword)
-            if element is not None:
-                picked[keyword] = element
-        decoded = Dataset.from_json(picked.to_json_dict(suppress_invalid_tags=True))
-        for element in picked:
-            if element.VR in ("DS", "IS") and element.tag in decoded:
-                decoded[element.tag] = copy.copy(element)  # as the scanner wrote it; a JSON number makes "77" "77.0"
-        return decoded
+    for keyword in keywords:
+        element = _readable_element(header, keyword)
+        if element is not None:
+            picked[keyword] = copy.copy(element)
+    return picked
+
+
+def _as_unicode(elements: Dataset) -> Dataset:
+    """Decode person names and sequences too: the DICOM JSON model (PS3.18 F) is Unicode throughout."""
+    decoded = Dataset.from_json(elements.to_json_dict(suppress_invalid_tags=True))
+    for element in elements:
+        if element.VR in ("DS", "IS"):  # as the scanner wrote it; a JSON number makes "77" "77.0"
+            decoded[element.tag] = element
+    return decoded
 
 
 def _readable_element(header: Dataset, keyword: str) -> DataElement | None:
-    """The element, None where it is absent, undecodable or not of the VR and multiplicity of PS3.6."""
     if keyword not in header:
         return None
     try:
         element = header[keyword]
     except (BytesLengthException, NotImplementedError, ValueError):
         return None
+    if dictionary_VR(element.tag) != element.VR:
+        return None
     if element.VR == "SQ":
-        return element if dictionary_VR(element.tag) == "SQ" else None
+        return element
+    values = element.value if element.VM > 1 else [element.value]
+    no_number = element.VR in ("DS", "IS") and any(isinstance(value, str) for value in values)
     too_many = element.VM > 1 and dictionary_VM(element.tag) == "1"
-    return None if too_many or dictionary_VR(element.tag) != element.VR else element
+    return None if no_number or too_many else element
 
 
 def _is_readable(parse: type[DA] | type[TM], value: object) -> bool:

@@ -3,13 +3,14 @@
 from io import BytesIO
 
 from pydicom import Dataset, dcmwrite
-from pydicom.config import disable_value_validation
+
+from node.results.verbatim import verbatim
 
 
 def to_bytes(dataset: Dataset) -> bytes:
     """Return the object as a Part 10 file. The same object gives the same bytes."""
     buffer = BytesIO()
     # A patient's identity is copied as the scanner wrote it, even where it is longer than its VR allows.
-    with disable_value_validation():
+    with verbatim():
         dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
