@@ -182,6 +182,15 @@ def test_positions_of_frames_are_those_of_their_source(make: Any, study: Any) ->
         assert item.PlanePositionSequence[0].ImagePositionPatient == image.ImagePositionPatient
 
 
+def test_orientations_equal_but_for_the_last_digit_are_one_orientation(make: Any) -> None:
+    headers = make.headers()
+    stack = make.stack(headers.values())
+    for index, header in enumerate(headers.values()):
+        header.ImageOrientationPatient = [1, 1e-7 * index, 0, -1e-7 * index, 1, 0]
+    detection, identity = make.detection(stack), make.identity(headers)
+    assert_same_voxels(read_seg(lesion_segmentation(SourceStudy(headers), detection, identity)), detection)
+
+
 def enhanced(make: Any) -> tuple[dict[str, Dataset], Stack]:
     """One enhanced instance with two contrasts at the same four positions; the stack holds the odd frames."""
     header = next(iter(make.headers(rows=16, columns=10, slices=1, SOPClassUID=EnhancedMRImageStorage).values()))

@@ -277,3 +277,24 @@ def test_assessments_of_other_studies_and_unknown_slices_are_refused(
     stranger = replace(assessment.series[0], slices=(strange,))
     with pytest.raises(SourceError, match=r"1\.2\.3\.4 is not in study"):
         quality_report(source, replace(assessment, series=(stranger,)), None, identity)
+
+
+def test_probability_and_silent_headers_are_reported(
+    make: Any, headers: dict[str, Dataset], source: SourceStudy
+) -> None:
+    assessment = make.assessment(headers)
+    one = replace(assessment.series[0], probability_non_diagnostic=0.25, not_checkable=("TR: header is silent",))
+    report = quality_report(source, replace(assessment, series=(one,)), None, make.identity(headers))
+    (group,) = groups(report)
+    (probability,) = named(group, codes.PROBABILITY_NON_DIAGNOSTIC)
+    assert float(probability.MeasuredValueSequence[0].NumericValue) == 0.25
+    assert "Not checkable: TR: header is silent" in comments(group)
+
+
+def test_results_sent_back_to_us_are_no_obstacle(make: Any, headers: dict[str, Dataset]) -> None:
+    """PACS return our own objects with the study; a report on such a study still refers to real instances only."""
+    first = read_back(quality_report(SourceStudy(headers), make.assessment(headers), None, make.identity(headers)))
+    returned = SourceStudy(headers | {str(first.SOPInstanceUID): first})
+    second = quality_report(returned, make.assessment(headers), None, make.identity(headers, revision=2))
+    assert first.SOPInstanceUID not in read_back(second).to_json()
+    assert second.SOPInstanceUID != first.SOPInstanceUID
