@@ -12,8 +12,9 @@ from typing import Any
 
 import orjson
 from pydicom.datadict import keyword_for_tag
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
+from pydicom.filewriter import correct_ambiguous_vr_element
 from pydicom.hooks import raw_element_vr
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
@@ -83,10 +84,12 @@ class _Converter:
         self.unnamed_faults = 0
         self.beyond_ascii = False
         self._header = header
+        self._enclosing: list[Dataset] = []  # the innermost first
         self._left_bytes = MAX_JSON_BYTES
 
     def data_set(self, data_set: Dataset, where: str, depth: int) -> dict[str, Any]:
         """The JSON of ``data_set``, which lies at ``where``, ``depth`` sequences deep."""
+        self._enclosing.insert(0, data_set)
         document: dict[str, Any] = {}
         for tag, element in sorted(data_set.items()):
             if tag.element == 0:
@@ -100,6 +103,7 @@ class _Converter:
                 self._fault(where, tag, f"its value does not fit its VR ({type(error).__name__})")
         if _SPECIFIC_CHARACTER_SET in document:
             document[_SPECIFIC_CHARACTER_SET] = _UTF_8
+        self._enclosing.pop(0)
         return document
 
     def _element(
@@ -114,7 +118,7 @@ class _Converter:
         if len(element.value) > MAX_INLINE_BYTES if element.value is not None else element.length:
             return {"vr": vr.rpartition(" or ")[2], "BulkDataURI": f"{tag:08X}"}
         try:
-            return self._value(data_set[tag], where)
+            return self._value(self._converted(data_set, element), where)
         except ElementFault:
             raise
         except PARSING_ERRORS:
@@ -123,10 +127,19 @@ class _Converter:
             # The VR was not the sender's but pydicom's guess from the private creator, and the bytes say otherwise.
             return self._value(DataElement(tag, "UN", element.value), where)
 
+    def _converted(self, data_set: Dataset, raw: RawDataElement) -> DataElement:
+        """As ``data_set[raw.tag]``, but looked up once and with the enclosing data sets in mind."""
+        element = convert_raw_data_element(raw, encoding=data_set.original_character_set, ds=data_set)
+        if " or " in element.VR:
+            correct_ambiguous_vr_element(element, data_set, raw.is_little_endian, self._enclosing)
+        return element
+
     def _checked_vr(self, data_set: Dataset, raw: RawDataElement) -> str:
         there = self._header.size_bytes - raw.value_tell if raw.value is None else len(raw.value)
         if raw.length != UNDEFINED_LENGTH and there < raw.length:
             raise ElementFault(f"cut short, {max(there, 0)} of {raw.length} bytes are there")
+        if raw.VR is not None and raw.VR != "UN":
+            return raw.VR
         found: dict[str, Any] = {}
         raw_element_vr(raw, found, ds=data_set)
         return str(found["VR"])

@@ -32,12 +32,17 @@ class StoredObject:
 
 
 class ObjectStore:
-    """Content-addressed files below ``root``: the object ``abcd...`` is the file ``root/ab/cd/abcd...``."""
+    """Content-addressed files below ``root``: the object ``abcd...`` is the file ``root/ab/abcd...``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._temporary = root / _TEMPORARY
         self._temporary.mkdir(parents=True, exist_ok=True)
+        # All folders now: made as needed, each would cost an acknowledged instance two more syncs. One level of 256
+        # holds tens of millions of objects on the indexed folders of ext4 and xfs.
+        for number in range(256):
+            (root / f"{number:02x}").mkdir(exist_ok=True)
+        _sync_folder(root)
 
     def adopt(self, path: Path) -> StoredObject:
         """Move the file at ``path`` into the store and return once it is durable there.
@@ -71,7 +76,7 @@ class ObjectStore:
         """Where the object of ``digest`` is or would be. Not checked; see `verified_path`."""
         if not _DIGEST.fullmatch(digest):
             raise InvalidDigest(f"{digest[:80]!r} is not a SHA-256 in lower-case hexadecimal")
-        return self.root / digest[:2] / digest[2:4] / digest
+        return self.root / digest[:2] / digest
 
     def open(self, digest: str) -> BufferedReader:
         """Open the object for reading. The content is not checked; see `verify`.
@@ -140,8 +145,6 @@ class ObjectStore:
 
     def _place(self, path: Path, digest: str) -> None:
         target = self.path(digest)
-        if not target.parent.is_dir():
-            self._make_folder(target.parent)
         try:
             path.replace(target)
         except OSError as error:
@@ -163,12 +166,6 @@ class ObjectStore:
         finally:
             temporary.unlink(missing_ok=True)
         path.unlink()
-
-    def _make_folder(self, folder: Path) -> None:
-        """Create ``root/ab/cd`` durably: each new folder's entry is synced in its parent."""
-        for new in (folder.parent, folder):
-            new.mkdir(exist_ok=True)
-            _sync_folder(new.parent)
 
     def _compare(self, digest: str, found: str) -> None:
         if found != digest:

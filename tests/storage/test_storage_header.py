@@ -70,6 +70,17 @@ def test_every_encoding_reads_alike(tmp_path: Path, syntax: str) -> None:
     assert _read(tmp_path, data_set, transfer_syntax_uid=syntax).json == _read(tmp_path, data_set).json
 
 
+@pytest.mark.parametrize(("pixel_representation", "vr", "first"), [(0, "US", 65_436), (1, "SS", -100)])
+def test_a_vr_that_depends_on_the_enclosing_data_set(
+    tmp_path: Path, pixel_representation: int, vr: str, first: int
+) -> None:
+    lut = Dataset()
+    lut.add_new("LUTDescriptor", vr, [256, first, 16])
+    data_set = mr_data_set(PixelRepresentation=pixel_representation, ModalityLUTSequence=Sequence([lut]))
+    (item,) = _read(tmp_path, data_set, transfer_syntax_uid=ImplicitVRLittleEndian).json["00283000"]["Value"]
+    assert item["00283002"] == {"vr": vr, "Value": [256, first, 16]}
+
+
 @pytest.mark.parametrize("creator", ["UNKNOWN MAKER", "SIEMENS MR HEADER"])
 def test_private_bytes_come_back(tmp_path: Path, creator: str) -> None:
     """Also where the creator's element should be an IS (Siemens' b-value) and the bytes are none."""

@@ -245,9 +245,8 @@ def test_a_locked_index_is_reported_as_such(node: Node, monkeypatch: pytest.Monk
 
 
 def test_a_refusing_volume_is_reported_as_such(node: Node) -> None:
-    (node.objects.root / ".temporary").rmdir()
-    node.objects.root.rmdir()
-    node.objects.root.write_bytes(b"a file where a folder must be")
+    for folder in node.objects.root.iterdir():
+        folder.rmdir()
     with pytest.raises(ObjectStoreUnavailable):
         node.receive()
     assert node.rows(Instance.id) == node.rows(Study.id) == []
