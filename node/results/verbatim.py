@@ -11,7 +11,7 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def verbatim() -> Iterator[None]:
-    """Switch pydicom's value validation off for the block.
+    """Switch pydicom's value validation off for the block: it may raise, and its warnings carry patients' data.
 
     pydicom's switch is one for the whole process: without the lock, two threads leaving in the order they came would
     leave it off for good.

@@ -8,7 +8,8 @@ from pydicom import Dataset, config
 from node.results.verbatim import verbatim
 
 
-def test_an_overlong_identity_passes_inside_only() -> None:
+def test_an_overlong_identity_passes_inside_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config.settings, "_writing_validation_mode", config.RAISE)
     dataset = Dataset()
     with verbatim():
         dataset.PatientID = "X" * 80
