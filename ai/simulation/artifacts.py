@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ai.simulation.kspace import KSpace, to_image, to_kspace
+from ai.simulation.kspace import KSpace, resize_centre, to_image, to_kspace
 from ai.simulation.protocol import T2_KINDS, SeriesKind
 
 SEVERITIES = range(1, 6)
@@ -23,12 +23,17 @@ MOTION_POSES = 5
 """Distinct positions a restless patient takes during a scan of some minutes."""
 GHOST_MODULATION = (0.10, 0.22, 0.45, 0.80, 1.30)
 GHOST_PERIOD_LINES = 6
-NOISE_FACTOR = (2.0, 3.5, 6.0, 10.0, 18.0)
+NOISE_FACTOR = (2.0, 4.0, 8.0, 14.0, 24.0)
 BLUR_KEPT_SHARE = (0.70, 0.50, 0.34, 0.22, 0.14)
-SPIKE_OF_PEAK = (0.02, 0.05, 0.12, 0.30, 0.70)
-BIAS_DYNAMIC_RANGE = (2.0, 4.0, 9.0, 25.0, 80.0)
+SPIKE_OF_PEAK = (0.04, 0.09, 0.20, 0.45, 1.00)
+BIAS_DYNAMIC_RANGE = (2.5, 6.0, 16.0, 60.0, 250.0)
 WRAP_PERIOD_OF_SHOWN = (1.05, 0.95, 0.82, 0.68, 0.55)
-DISTORTION_FIELD_FACTOR = (0.3, 0.7, 1.3, 2.3, 4.0)
+DISTORTION_FIELD_FACTOR = (0.25, 0.6, 1.2, 2.2, 3.6)
+"""1 is the field of the gas pocket itself; more stands for a poor shim and a slower readout."""
+
+
+SPINS_PER_PIXEL = 4
+"""Samples of the object per pixel while it is encoded, so that stretched tissue does not fall apart into points."""
 
 
 @dataclass(frozen=True)
@@ -190,22 +195,27 @@ def encode_echo_planar(kspace: KSpace, field_hz: NDArray[np.float32]) -> NDArray
 
     ``field_hz`` ``[slice, row, column]`` has the shape of the data.
     """
-    image = np.moveaxis(to_image(kspace.data), kspace.phase_axis, -1)
-    field = np.moveaxis(field_hz, kspace.phase_axis, -1)
-    lines = image.shape[-1]
-    position = np.arange(lines) - lines // 2
-    frequency = kspace.phase_frequencies
-    time_s = frequency * kspace.echo_spacing_ms / 1000.0
-    encoded = np.empty_like(image)
-    plain = np.outer(frequency, position) / lines
-    for index in range(image.shape[0]):
-        cycles = plain[None] + time_s[None, :, None] * field[index][:, None, :]
-        kernel = np.exp(-2j * np.pi * cycles).astype(np.complex64)
-        encoded[index] = np.einsum("rkx,rx->rk", kernel, image[index]) / lines
+    image = np.moveaxis(_finer_along_phase(kspace), kspace.phase_axis, -1).astype(np.complex128)
+    field = np.moveaxis(field_hz, kspace.phase_axis, -1).repeat(SPINS_PER_PIXEL, axis=-1)
+    spins, lines = image.shape[-1], kspace.phase_lines
+    position = (np.arange(spins) - spins // 2) / spins
+    turn = np.exp(-2j * np.pi * (position + field * kspace.echo_spacing_ms / 1000.0))  # from one line to the next
+    image *= turn ** kspace.phase_frequencies[0]
+    encoded = np.empty((*image.shape[:-1], lines), np.complex128)
+    for line in range(lines):
+        encoded[..., line] = image.mean(axis=-1)
+        image *= turn
     lines_in_k = np.moveaxis(encoded, -1, kspace.phase_axis)
     other = 3 - kspace.phase_axis
     shifted = np.fft.ifftshift(lines_in_k, axes=other)
     return np.asarray(np.fft.fftshift(np.fft.fft(shifted, axis=other, norm="forward"), axes=other), np.complex64)
+
+
+def _finer_along_phase(kspace: KSpace) -> NDArray[np.complex64]:
+    """The object with ``SPINS_PER_PIXEL`` samples per pixel along the phase axis."""
+    _, rows, columns = kspace.data.shape
+    factors = (SPINS_PER_PIXEL, 1) if kspace.phase_axis == 1 else (1, SPINS_PER_PIXEL)
+    return to_image(resize_centre(kspace.data, rows * factors[0], columns * factors[1]))
 
 
 _ALL_ACQUIRED = T2_KINDS | {SeriesKind.DWI}

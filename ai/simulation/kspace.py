@@ -73,7 +73,7 @@ def resize_centre(array: NDArray[np.complex64], rows: int, columns: int) -> NDAr
     for axis, size in ((-2, rows), (-1, columns)):
         have = array.shape[axis]
         lead = have // 2 - size // 2
-        if lead >= 0:
+        if size <= have:
             array = np.take(array, range(lead, lead + size), axis=axis)
         else:
             padding = [(0, 0)] * array.ndim

@@ -39,7 +39,7 @@ class PelvisShape:
             skin_mm=float(rng.uniform(-96, -86)),
             bladder_radius_mm=float(rng.uniform(25, 36)),
             rectum_radius_mm=float(rng.uniform(12, 15)),
-            rectal_gas_radius_mm=float(rng.uniform(5, 8)) if rectal_gas else 0.0,
+            rectal_gas_radius_mm=float(rng.uniform(12, 16)) if rectal_gas else 0.0,
         )
 
 
@@ -63,11 +63,13 @@ def _paint_body(canvas: Canvas, shape: PelvisShape) -> None:
 
 def _paint_muscles(canvas: Canvas, shape: PelvisShape) -> None:
     s = shape.scale
-    canvas.paint_both_sides(Tissue.MUSCLE, (66 * s, 90 * s, -5), (62, 26, 110))  # gluteus maximus
+    canvas.paint_both_sides(Tissue.MUSCLE, (70 * s, 86 * s, -5), (64, 30, 115))  # gluteus maximus
     canvas.paint_both_sides(Tissue.MUSCLE, (13, shape.skin_mm + 22, 40), (13.5, 6, 90))  # rectus abdominis
     canvas.paint_both_sides(Tissue.MUSCLE, (60 * s, -46 * s, -58), (36, 24, 42))  # obturator externus, adductors
     canvas.paint_both_sides(Tissue.MUSCLE, (84 * s, -46 * s, 10), (24, 17, 55))  # iliopsoas, pectineus
-    canvas.paint_both_sides(Tissue.BOWEL, (18, -25, 88), (22, 12, 9))
+    canvas.paint_ellipsoid(Tissue.MUSCLE, (0, 72, -30), (5, 16, 34))  # anococcygeal raphe
+    for x, y, z, r in ((20, -40, 84, 13), (-16, -18, 90, 14), (2, -52, 70, 10), (-34, -44, 78, 11), (38, -10, 88, 12)):
+        canvas.paint_ellipsoid(Tissue.BOWEL, (x, y, z), (1.5 * r, r, r), (Tissue.BLADDER_WALL, 2.0))
 
 
 def _paint_bones(canvas: Canvas, shape: PelvisShape) -> None:
@@ -79,11 +81,12 @@ def _paint_bones(canvas: Canvas, shape: PelvisShape) -> None:
     for step in np.linspace(0, 1, 9):
         centre = (s * (15 + 55 * step), s * (-51 + 26 * step), -34 + 42 * step)
         canvas.paint_both_sides(Tissue.MARROW, centre, (12.4, 10.4, 12.4))
-    canvas.paint_both_sides(Tissue.MARROW, (72 * s, 2, 12), (15, 26, 34), cortex)  # acetabulum
-    canvas.paint_both_sides(Tissue.MARROW, (66 * s, 38, -34), (13, 15, 34), cortex)  # ischium and its tuberosity
+    canvas.paint_both_sides(Tissue.MARROW, (73 * s, 2, 10), (18, 31, 38), cortex)  # acetabulum
+    canvas.paint_both_sides(Tissue.MARROW, (67 * s, 36, -30), (16, 17, 40), cortex)  # ischium and its tuberosity
     canvas.paint_both_sides(Tissue.CORTEX, (97 * s, -8, 14), (28, 28, 28))  # joint space and labrum
     canvas.paint_both_sides(Tissue.MARROW, (97 * s, -8, 14), (25, 25, 25), (Tissue.CORTEX, 1.2))  # femoral head
-    canvas.paint_ellipsoid(Tissue.MARROW, (0, 92, 52), (22, 9, 40), cortex)  # sacrum and coccyx
+    for y, z, r in ((78, 22, 6), (84, 40, 9), (82, 62, 12), (76, 88, 15)):  # coccyx and sacrum
+        canvas.paint_ellipsoid(Tissue.MARROW, (0, y, z), (2.2 * r, r, 11), cortex)
     symphysis = canvas.view((-2.2, -68 * s, -56), (2.2, -36 * s, -14))
     symphysis.paint(Tissue.CORTEX, symphysis.labels == Tissue.MARROW)
 
@@ -95,8 +98,8 @@ def _paint_obturator(canvas: Canvas, shape: PelvisShape) -> None:
         low, high = sorted((side * 34.0 * s, side * 78.0 * s))
         part = canvas.view((low, -46 * s, -52), (high, 50 * s, 34))
         z, y, x = part.open_grid
-        medial = s * (42 + 0.0045 * (y + 4) ** 2 + 0.004 * (z + 8) ** 2)
-        thickness = 12.5 * s * np.clip(1.15 - ((y + 2) / (52 * s)) ** 2, 0, 1) * np.clip((36 - z) / 25, 0, 1)
+        medial = s * (40 + 0.0045 * (y + 4) ** 2 + 0.004 * (z + 8) ** 2)
+        thickness = 19.0 * s * np.clip(1.15 - ((y + 2) / (52 * s)) ** 2, 0, 1) * np.clip((36 - z) / 25, 0, 1)
         part.paint(Tissue.MUSCLE, (np.abs(x) > medial) & (np.abs(x) < medial + thickness))
 
 
@@ -138,7 +141,7 @@ def _paint_levator(canvas: Canvas, gland: GlandSize) -> None:
     half_width = gland.left_right_mm + 6.5 + 0.32 * np.minimum(z, 0)
     half_depth = gland.anterior_posterior_mm + 21 + 0.2 * np.minimum(z, 0)
     radius = np.sqrt((x / half_width) ** 2 + ((y - 13) / half_depth) ** 2)
-    sheet = (np.abs(radius - 1) * half_width < 1.5) & (y > -12)
+    sheet = (np.abs(radius - 1) * half_width < 1.0 + 0.03 * np.clip(y, 0, 40)) & (y > -14)
     part.paint(Tissue.MUSCLE, sheet & (part.labels == Tissue.FAT))
 
 
@@ -148,7 +151,7 @@ def _paint_rectum(canvas: Canvas, shape: PelvisShape, gland: GlandSize) -> None:
 
     def path(z: Coordinates) -> tuple[Coordinates, Coordinates]:
         sideways = 5 * np.sin(z / 30)
-        return sideways, behind + 0.006 * np.maximum(z - 5, 0) ** 2 + 0.1 * np.minimum(z - apex, 0)
+        return sideways, behind + 16 * np.sin(np.clip((z - 5) / 70, 0, 1) * np.pi) + 0.1 * np.minimum(z - apex, 0)
 
     def radius(share: float) -> tuple[float, float, float]:
         return share * 1.12 * shape.rectum_radius_mm, share * shape.rectum_radius_mm, share * 10.5
@@ -158,12 +161,14 @@ def _paint_rectum(canvas: Canvas, shape: PelvisShape, gland: GlandSize) -> None:
         opening = 1 / (1 + np.exp(-(z - apex) / 4))  # the anal canal is narrow, the ampulla wide
         return canal + (wide - canal) * opening, canal + (deep - canal) * opening
 
-    canvas.paint_tube(Tissue.RECTAL_WALL, path, lambda z: widths(1.0, z), (-70, 70))
-    canvas.paint_tube(Tissue.STOOL, path, lambda z: widths(0.72, z), (apex + 2, 70))
+    canvas.paint_tube(Tissue.RECTAL_WALL, path, lambda z: widths(1.0, z), (-70, 100))
+    canvas.paint_tube(Tissue.STOOL, path, lambda z: widths(0.72, z), (apex + 2, 100))
     canvas.paint_tube(Tissue.SEMINAL_VESICLE, path, lambda z: widths(0.10, z), (-66, apex + 2))  # mucosa of the canal
     if shape.rectal_gas_radius_mm > 0:
-        share = min(shape.rectal_gas_radius_mm / shape.rectum_radius_mm, 0.72)
-        canvas.paint_tube(Tissue.RECTAL_GAS, path, lambda z: widths(share, z), (apex + 8, 30))
+        radii = (1.15 * shape.rectal_gas_radius_mm, shape.rectal_gas_radius_mm, 1.4 * shape.rectal_gas_radius_mm)
+        centre = (0.0, gland.anterior_posterior_mm + 2.0 + radii[1], 2.0)
+        wall = (radii[0] + 2.5, radii[1] + 2.5, radii[2] + 2.5)
+        canvas.paint_ellipsoid(Tissue.RECTAL_GAS, centre, wall, (Tissue.RECTAL_WALL, 2.5))
 
 
 def _paint_below_apex(canvas: Canvas, gland: GlandSize) -> None:
@@ -175,5 +180,5 @@ def _paint_below_apex(canvas: Canvas, gland: GlandSize) -> None:
     front = -gland.anterior_posterior_mm - 5
     canvas.paint_ellipsoid(Tissue.VENOUS_PLEXUS, (0, front + 1, -8), (15, 4.5, 12))  # dorsal venous complex
     canvas.paint_both_sides(
-        Tissue.VENOUS_PLEXUS, (gland.left_right_mm + 2.0, 2, 0), (3.2, 10, 14)
+        Tissue.VENOUS_PLEXUS, (gland.left_right_mm + 1.5, 4, 0), (2.6, 8, 12)
     )  # lateral periprostatic veins
