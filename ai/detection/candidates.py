@@ -51,11 +51,14 @@ def extract_candidates(
     """
     labels = np.zeros(deviation.shape, np.uint8)
     peaks: list[float] = []
-    for peak, blob in _dynamic_blobs(deviation):
+    claimed = np.zeros(deviation.shape, bool)
+    for peak, blob, around in _dynamic_blobs(deviation):
         voxels = int(blob.sum())
         volume_ml = voxels * geometry.voxel_volume_ml
         sized = voxels >= MINIMUM_VOXELS and MINIMUM_VOLUME_ML <= volume_ml <= MAXIMUM_VOLUME_ML
-        touching = bool(labels[binary_dilation(blob, NEIGHBOURS_26)].any())
+        # The foothills of an earlier peak are part of it, even where its candidate ends at half its height.
+        touching = bool(claimed[binary_dilation(around, NEIGHBOURS_26)].any())
+        claimed |= around
         if sized and not touching:
             peaks.append(peak)
             labels[blob] = len(peaks)
@@ -103,8 +106,8 @@ def long_axis_mm(mask: NDArray[np.bool_], geometry: Geometry) -> float:
     return max((_diameter_mm(mask[index], geometry) for index in np.flatnonzero(mask.any(axis=(1, 2)))), default=0.0)
 
 
-def _dynamic_blobs(deviation: NDArray[np.float32]) -> Iterator[tuple[float, NDArray[np.bool_]]]:
-    """Peak probability and mask of up to five blobs."""
+def _dynamic_blobs(deviation: NDArray[np.float32]) -> Iterator[tuple[float, NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Peak probability of up to five blobs, their mask, and all around it above 40 % of the peak."""
     remaining = deviation.copy()
     for _ in range(MAXIMUM_CANDIDATES):
         top = np.unravel_index(int(np.argmax(remaining)), remaining.shape)
@@ -115,7 +118,7 @@ def _dynamic_blobs(deviation: NDArray[np.float32]) -> Iterator[tuple[float, NDAr
         around = _connected(remaining > deviation_of(PEAK_SHARE * probability), top)
         blob = _connected(around & (remaining > HALF_MAXIMUM * height), top)
         remaining[around] = -np.inf
-        yield probability, blob
+        yield probability, blob, around
 
 
 def _connected(region: NDArray[np.bool_], seed: tuple[np.intp, ...]) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ The result is a region of interest for candidates, not a segmentation to measure
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from skimage.filters import threshold_otsu
 
 from ai.detection.gland_outline import MAXIMUM_LOG_ODDS, grid_around, outline
 from ai.detection.gland_search import find_ellipsoid, symmetry_midline_mm
@@ -71,7 +72,9 @@ def _feature(t2: Volume, diffusion: Diffusion | None, grid: Geometry) -> NDArray
     if diffusion is None:
         return _t2_likeness(_on_grid(t2.pixels, t2.geometry, grid))
     adc = _on_grid(diffusion.adc_um2_per_s, diffusion.geometry, grid)
-    high_b = _on_grid(diffusion.high_b, diffusion.geometry, grid)
+    # Where the signal drowned in noise there is no high b either: that is dark, not unseen, unless a slice is missing.
+    imaged = np.isfinite(diffusion.high_b).any(axis=(1, 2), keepdims=True)
+    high_b = _on_grid(np.where(imaged, np.nan_to_num(diffusion.high_b), np.nan), diffusion.geometry, grid)
     return _undiffused_signal(adc, high_b, diffusion.b_s_per_mm2)
 
 
@@ -90,8 +93,12 @@ def _undiffused_signal(
 
 
 def _t2_likeness(signal: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How close T2 signal is to the pelvis' median: gland lies between dark muscle and bright fat or urine."""
-    return (-np.abs(np.log(np.maximum(signal, 1.0) / _median_positive(signal)))).astype(np.float32)
+    """How close T2 signal is to the level between dark muscle and bright fat or urine (Otsu's): gland lies there."""
+    logarithm = np.log(np.maximum(signal, 1.0))
+    imaged = logarithm[np.isfinite(logarithm)]
+    if imaged.size == 0 or imaged.min() == imaged.max():
+        return np.where(np.isfinite(signal), 0.0, np.nan).astype(np.float32)
+    return (-np.abs(logarithm - threshold_otsu(imaged))).astype(np.float32)
 
 
 def _median_positive(signal: NDArray[np.floating]) -> float:
