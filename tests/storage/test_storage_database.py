@@ -56,9 +56,9 @@ def _migrate(url: str, ready: Barrier) -> None:
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 def test_several_processes_may_migrate_at_once(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = sqlite_url(tmp_path / "new.db") if engine == "sqlite" else request.getfixturevalue("empty_postgresql_url")
-    spawn = multiprocessing.get_context("spawn")
-    ready = spawn.Barrier(4)
-    processes = [spawn.Process(target=_migrate, args=(url, ready)) for _ in range(4)]
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Barrier(4)
+    processes = [fork.Process(target=_migrate, args=(url, ready)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:

@@ -265,11 +265,11 @@ def _receive_study(url: str, root: Path, sender: int, start: Barrier) -> None:
     database.dispose()
 
 
-@pytest.mark.slow
 def test_four_processes_receive_one_study(node: Node, database_url: str, tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    start = spawn.Barrier(4)
-    senders = [spawn.Process(target=_receive_study, args=(database_url, tmp_path, n, start)) for n in range(4)]
+    node.database.dispose()  # connections do not survive a fork
+    fork = multiprocessing.get_context("fork")
+    start = fork.Barrier(4)
+    senders = [fork.Process(target=_receive_study, args=(database_url, tmp_path, n, start)) for n in range(4)]
     for sender in senders:
         sender.start()
     for sender in senders:
