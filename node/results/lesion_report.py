@@ -25,6 +25,8 @@ from node.results.segmentation import (
 from node.results.source import SourceError, SourceStudy
 from node.settings import ObjectKind
 
+_SCORE = "Probability of cancer is the detector's score, not a calibrated probability unless its parameters say so."
+
 
 def lesion_report(
     source: SourceStudy, detection: DetectionResult, segmentation: Dataset | None, identity: ResultIdentity
@@ -158,5 +160,5 @@ def _sentences(detection: DetectionResult, candidates: Sequence[Candidate]) -> l
     if below:
         sentences.append(f"{below} candidate{'s' if below > 1 else ''} below the operating point not reported.")
     if candidates:
-        sentences.append("Probability of cancer is the detector's score; its calibration is stated with the algorithm.")
+        sentences.append(_SCORE)
     return sentences

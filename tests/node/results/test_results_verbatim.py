@@ -9,12 +9,12 @@ from node.results.verbatim import verbatim
 
 
 def test_an_overlong_identity_passes_inside_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config.settings, "_reading_validation_mode", config.RAISE)
     monkeypatch.setattr(config.settings, "_writing_validation_mode", config.RAISE)
-    dataset = Dataset()
     with verbatim():
-        dataset.PatientID = "X" * 80
+        Dataset().PatientID = "X" * 80
     with pytest.raises(ValueError, match="exceeds the maximum length"):
-        dataset.PatientID = "X" * 80
+        Dataset().PatientID = "X" * 80
 
 
 def test_threads_leave_validation_as_they_found_it() -> None:
