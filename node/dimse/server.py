@@ -6,7 +6,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Self
 
 import structlog
@@ -25,6 +24,7 @@ from storage.spool import Spool
 
 _log = structlog.get_logger(__name__)
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 DRAIN_POLL_S = 0.05
 ABORT_WAIT_S = 5.0
 """After the grace period associations are aborted; what they were ingesting may take so long to finish."""
@@ -168,16 +168,12 @@ def run_receiver(options: ReceiverOptions, database_url: str, data_dir: Path) ->
 
     Objects go to ``data_dir/objects``, the spool is ``data_dir/spool/SLOT``. The index is expected to be migrated.
     """
-    stopping = threading.Event()
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        stopping.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    # Blocked in every thread and waited for here: the kernel may hand a signal to another thread (seen on Linux 6.18),
+    # where its Python handler runs only once the main thread wakes, which a blocked one never does.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     database = Database(database_url)
     try:
         with Receiver(options, database, ObjectStore(data_dir / "objects"), data_dir / "spool"):
-            stopping.wait()
+            signal.sigwait(STOP_SIGNALS)
     finally:
         database.dispose()

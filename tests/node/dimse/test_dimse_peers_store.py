@@ -104,9 +104,10 @@ def test_two_receivers_share_a_port(node: NodeFolder, shared_data: Path) -> None
     port = free_port()
     first = ReceiverOptions(port=port, slot_name="receiver-0", reuse_port=True)
     second = ReceiverOptions(port=port, slot_name="receiver-1", reuse_port=True)
-    with running_receiver(node, first), running_receiver(node, second):
+    with running_receiver(node, first) as one, running_receiver(node, second) as other:
         for index in range(0, len(files), 4):
             assert storescu(port, files[index : index + 4]).returncode == 0
+        assert one.terminate() == other.terminate() == 0
     assert len(node.instances()) == len(files)
     # Ten connections on one of two sockets only: one in 512.
     assert {association.receiver for association in node.associations()} == {"receiver-0", "receiver-1"}

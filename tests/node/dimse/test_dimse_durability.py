@@ -1,0 +1,142 @@
+"""What was acknowledged is there: after kill -9 in mid transfer, after SIGTERM, and for objects of any size."""
+
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from node.dimse.association import AssociationLimits
+from node.dimse.server import ReceiverOptions
+from node.dimse.storage_scp import StoreStatus
+from tests.fixtures.dcmtk import free_port
+from tests.fixtures.mr_instances import mr_data_set
+from tests.fixtures.raw_dimse import A_ABORT, AssociationEnded, RawAssociation, data_value
+from tests.fixtures.receiver_process import NodeFolder, running_receiver
+
+CONTEXTS = [(MRImageStorage, ExplicitVRLittleEndian)]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeFolder:
+    return NodeFolder.create(tmp_path / "node")
+
+
+def send_until_lost(port: int, acknowledged: list[str]) -> None:
+    """Send instances over one association until it breaks; note each that was acknowledged."""
+    try:
+        with RawAssociation(port, CONTEXTS) as association:
+            while True:
+                uid = generate_uid()
+                if association.store(MRImageStorage, uid, mr_data_set(uid, rows=256, columns=256)).Status == 0x0000:
+                    acknowledged.append(uid)
+    except AssociationEnded:
+        pass
+
+
+@pytest.mark.parametrize("wait_s", [0.4, 0.7, 1.1])
+def test_nothing_acknowledged_is_lost_by_kill_9(node: NodeFolder, wait_s: float) -> None:
+    acknowledged: list[str] = []
+    with running_receiver(node) as receiver:
+        senders = [threading.Thread(target=send_until_lost, args=(receiver.port, acknowledged)) for _ in range(3)]
+        for sender in senders:
+            sender.start()
+        stalled = RawAssociation(receiver.port, CONTEXTS)
+        stalled.begin_store(MRImageStorage, generate_uid())
+        stalled.send(data_value(1, bytes(5000), command=False, last=False))
+        time.sleep(wait_s)
+        receiver.kill()
+        for sender in senders:
+            sender.join(timeout=20)
+        stalled.connection.close()
+    assert acknowledged
+    assert node.spooled()
+    assert any(association.released_at is None for association in node.associations())
+    with running_receiver(node) as receiver:
+        assert node.spooled() == []
+        assert all(association.released_at for association in node.associations())
+        assert receiver.terminate() == 0
+    stored = node.instances()
+    assert set(acknowledged) <= set(stored)
+    for uid in acknowledged:
+        node.objects.verify(stored[uid].object_digest)
+
+
+def test_sigterm_lets_an_association_finish_and_takes_no_other(node: NodeFolder) -> None:
+    first, second = generate_uid(), generate_uid()
+    with running_receiver(node) as receiver:
+        association = RawAssociation(receiver.port, CONTEXTS)
+        assert association.store(MRImageStorage, first, mr_data_set(first)).Status == 0x0000
+        ended = threading.Thread(target=receiver.terminate)
+        ended.start()
+        refused_within(receiver.port, seconds=5)
+        assert association.store(MRImageStorage, second, mr_data_set(second)).Status == 0x0000
+        association.release()
+        ended.join(timeout=10)
+        assert receiver.process.returncode == 0
+    assert {first, second} == set(node.instances())
+    assert all(row.released_at for row in node.associations())
+
+
+def test_sigterm_ends_an_association_that_goes_on_too_long(node: NodeFolder) -> None:
+    options = ReceiverOptions(port=free_port(), drain_grace_s=0.5)
+    with running_receiver(node, options) as receiver:
+        association = RawAssociation(receiver.port, CONTEXTS)
+        start = time.monotonic()
+        assert receiver.terminate() == 0
+        assert 0.5 <= time.monotonic() - start < 5
+        kind, _ = association.read_pdu()
+        assert kind == A_ABORT
+    assert all(row.released_at for row in node.associations())
+
+
+def refused_within(port: int, seconds: float) -> None:
+    """Return once new connections are refused."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            RawAssociation(port, CONTEXTS).connection.close()
+        except (ConnectionError, AssociationEnded):
+            return
+        time.sleep(0.05)
+    raise AssertionError("still accepts associations")
+
+
+@pytest.mark.slow
+def test_memory_stays_bounded_for_a_large_object(node: NodeFolder, tmp_path: Path) -> None:
+    """200 MB of one instance, streamed: under 250 MiB in all, and far less than the object on top of the start."""
+    uid = generate_uid()
+    data_set = mr_data_set(uid, rows=10_000, columns=10_500)
+    assert len(data_set) > 200_000_000
+    with running_receiver(node) as receiver:
+        before = receiver.rss_mib()
+        with RawAssociation(receiver.port, CONTEXTS) as association:
+            assert association.store(MRImageStorage, uid, data_set).Status == 0x0000
+            association.release()
+        peak = receiver.rss_mib(peak=True)
+
+    assert peak < 250
+    assert peak - before < 40
+    assert node.instances()[uid].size_bytes > len(data_set)
+
+
+def test_too_little_free_space_is_answered_with_out_of_resources(node: NodeFolder) -> None:
+    limits = AssociationLimits(minimum_free_bytes=int(1.5 * shutil.disk_usage(node.data_dir).free))
+    with running_receiver(node, limits=limits) as receiver, RawAssociation(receiver.port, CONTEXTS) as association:
+        uid = generate_uid()
+        response = association.store(MRImageStorage, uid, mr_data_set(uid))
+        assert response.Status == StoreStatus.OUT_OF_RESOURCES
+        assert response.ErrorComment.startswith("disk almost full")
+    assert node.instances() == {}
+
+
+def test_a_transfer_ends_before_the_disk_is_full(node: NodeFolder) -> None:
+    limits = AssociationLimits(minimum_free_bytes=3 * shutil.disk_usage(node.data_dir).free)
+    with running_receiver(node, limits=limits) as receiver, RawAssociation(receiver.port, CONTEXTS) as association:
+        uid = generate_uid()
+        with pytest.raises(AssociationEnded):
+            association.store(MRImageStorage, uid, mr_data_set(uid))
+        assert "bytes free on the spool's disk" in receiver.log()
+    assert node.instances() == {}

@@ -1,0 +1,151 @@
+"""Our C-STORE SCU against DCMTK's storescp as the PACS: what arrives, and how each way to fail reads."""
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless, generate_uid
+from pynetdicom.dsutils import split_dataset
+
+from node.dimse.contexts import STORAGE_SOP_CLASSES
+from node.dimse.storage_scu import (
+    MAXIMUM_ASSOCIATIONS_OF_BATCH,
+    MAXIMUM_CONTEXTS,
+    Destination,
+    DestinationUnavailable,
+    echo,
+    send,
+)
+from tests.fixtures.dcmtk import Pacs, free_port, storescp
+from tests.fixtures.mr_instances import mr_instance
+
+pytestmark = pytest.mark.peers
+
+
+def destination(pacs: Pacs) -> Destination:
+    return Destination("pacs", pacs.ae_title, "127.0.0.1", pacs.port)
+
+
+def data_set_bytes(path: Path) -> bytes:
+    """What follows the file meta information."""
+    _, offset = split_dataset(path)
+    return path.read_bytes()[offset:]
+
+
+def written(folder: Path, sop_class_uid: str | None = None, syntax: str = ExplicitVRLittleEndian) -> Path:
+    """A new MR instance in a file; its class may be a pretended one."""
+    instance = mr_instance(generate_uid())
+    instance.SOPClassUID = sop_class_uid or instance.SOPClassUID
+    instance.file_meta = FileMetaDataset()
+    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    if syntax in (RLELossless, JPEGLSLossless):
+        instance.compress(syntax, generate_instance_uid=False)
+    instance.file_meta.TransferSyntaxUID = syntax
+    path = folder / f"{instance.SOPInstanceUID}.dcm"
+    instance.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.real_data
+def test_files_arrive_bit_for_bit(tmp_path: Path, shared_data: Path) -> None:
+    objects = sorted(p for p in (shared_data / "derived_objects").glob("*.dcm"))
+    images = sorted((shared_data / "prostate_prostatex_skyra" / "ProstateX-0000").rglob("*.dcm"))[:20]
+    sent = objects + images
+    with storescp(tmp_path / "pacs") as pacs:
+        outcomes = list(send(destination(pacs), sent, "PACSGATE"))
+        arrived = {dcmread(path).SOPInstanceUID: data_set_bytes(path) for path in pacs.files()}
+    assert [outcome.path for outcome in outcomes] == sent
+    assert all(outcome.delivered and outcome.status == 0 and not outcome.error for outcome in outcomes)
+    for outcome in {outcome.sop_instance_uid: outcome for outcome in outcomes}.values():
+        # Pixel data of odd length, as one of the files has, is padded as it should have been (PS3.5 8.1.1).
+        original = data_set_bytes(outcome.path)
+        assert arrived[outcome.sop_instance_uid] == original or len(original) % 2 == 1
+
+
+def test_echo(tmp_path: Path) -> None:
+    with storescp(tmp_path / "pacs") as pacs:
+        echo(destination(pacs), "PACSGATE")
+    with pytest.raises(DestinationUnavailable, match=r"cannot connect to pacs .*: Connection refused"):
+        echo(destination(pacs), "PACSGATE")
+
+
+def test_an_unreachable_destination_is_the_outcome_of_each_file(tmp_path: Path) -> None:
+    files = [written(tmp_path) for _ in range(3)]
+    nobody = Destination("pacs", "PACS", "127.0.0.1", free_port())
+    for outcome in send(nobody, files, "PACSGATE"):
+        assert not outcome.delivered
+        assert outcome.status is None
+        assert outcome.error == f"cannot connect to pacs (PACS at 127.0.0.1:{nobody.port}): Connection refused"
+    unknown = Destination("pacs", "PACS", "no-such-host.invalid", 104)
+    assert all("host name cannot be resolved" in outcome.error for outcome in send(unknown, files, "PACSGATE"))
+
+
+def test_a_rejected_association_says_why(tmp_path: Path) -> None:
+    with storescp(tmp_path / "pacs", "--refuse") as pacs:
+        (outcome,) = send(destination(pacs), [written(tmp_path)], "PACSGATE")
+    assert "rejected the association (Rejected Permanent)" in outcome.error
+    assert "we call as 'PACSGATE'" in outcome.error
+
+
+def test_an_uncompressed_data_set_is_re_encoded_where_it_must_be(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    with storescp(tmp_path / "pacs", "--implicit") as pacs:
+        (outcome,) = send(destination(pacs), [path], "PACSGATE")
+        (arrived,) = pacs.files()
+    assert outcome.delivered
+    received = dcmread(arrived)
+    assert received.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    assert received == dcmread(path)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+def test_a_refused_context_is_named(tmp_path: Path, syntax: str) -> None:
+    """A compressed object the destination does not take is not touched; its neighbour is delivered."""
+    compressed, plain = written(tmp_path, syntax=syntax), written(tmp_path)
+    with storescp(tmp_path / "pacs", "--implicit") as pacs:
+        refused, delivered = send(destination(pacs), [compressed, plain], "PACSGATE")
+    assert not refused.delivered
+    assert f"refuses SOP class {dcmread(compressed).SOPClassUID} in {syntax}" in refused.error
+    assert delivered.delivered
+
+
+def test_more_contexts_than_an_association_holds(tmp_path: Path) -> None:
+    classes = list(STORAGE_SOP_CLASSES)[:MAXIMUM_CONTEXTS]
+    files = [written(tmp_path, sop_class_uid) for sop_class_uid in classes]
+    with storescp(tmp_path / "pacs", "--accept-all", "--promiscuous") as pacs:
+        outcomes = list(send(destination(pacs), files, "PACSGATE"))
+        assert len(pacs.files()) == len(files)
+    assert all(outcome.delivered for outcome in outcomes)
+
+
+def test_a_file_that_is_no_dicom_does_not_stop_the_others(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not DICOM")
+    good = written(tmp_path)
+    with storescp(tmp_path / "pacs") as pacs:
+        bad, missing, delivered = send(destination(pacs), [text, tmp_path / "absent.dcm", good], "PACSGATE")
+    assert "not a DICOM Part 10 file" in bad.error
+    assert not missing.delivered
+    assert delivered.delivered
+
+
+def test_a_destination_that_ends_every_association_is_given_up(tmp_path: Path) -> None:
+    files = [written(tmp_path) for _ in range(2 * MAXIMUM_ASSOCIATIONS_OF_BATCH)]
+    with storescp(tmp_path / "pacs", "--accept-all", "--abort-after") as pacs:
+        outcomes = list(send(destination(pacs), files, "PACSGATE"))
+    assert [outcome.path for outcome in outcomes] == files
+    assert not any(outcome.delivered for outcome in outcomes)
+    assert sum("no answer" in outcome.error for outcome in outcomes) == MAXIMUM_ASSOCIATIONS_OF_BATCH
+    assert "associations before this object" in outcomes[-1].error
+
+
+def test_a_destination_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        accepted: list[socket.socket] = []
+        threading.Thread(target=lambda: accepted.append(server.accept()[0]), daemon=True).start()
+        silent = Destination("pacs", "PACS", "127.0.0.1", server.getsockname()[1])
+        (outcome,) = send(silent, [written(tmp_path)], "PACSGATE", timeout_s=1)
+    assert "did not answer the association request" in outcome.error
