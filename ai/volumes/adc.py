@@ -21,8 +21,8 @@ from ai.volumes.types import Assembly, Geometry, PixelSource, PixelsUnavailable,
 __all__ = ["DerivedMap", "DiffusionMaps", "calculated_b", "derive_diffusion", "fit_adc"]
 
 BODY_ADC_RANGE_UM2_PER_S = (300.0, 3000.0)
-"""Where the median ADC of a pelvis lies: fat near 300, muscle 1300, prostate 1000 to 1800, urine and free water 3000.
-The ranges of the three units scanners use do not overlap, so that the median tells the unit."""
+"""Where the median ADC of a pelvis lies: 1179 and 1088 on the ProstateX studies, below that of free water at body
+temperature (3000). The lower end leaves no median with two units: the scanners' units are factors of 1000 apart."""
 ADC_UNITS_UM2_PER_S = {"1e-6 mm2/s": 1.0, "1e-3 mm2/s": 1e3, "mm2/s": 1e6}
 MIN_BODY_VOXELS = 1000
 """A median over fewer voxels says nothing about a unit."""

@@ -1,8 +1,8 @@
 """b-values and diffusion maps as every vendor writes them.
 
-The ladder: the standard element (also inside MR Diffusion Sequence), the vendor's private element, Sequence Name and
-last the description. Which rung gave the value is kept with it. Private elements as in dcm2niix and dcm-classifier
-(references in the pull requests of those projects); each rung is tested on that vendor's files.
+The ladder: the standard element (also inside MR Diffusion Sequence, PS3.3 C.8.13.5.9), the vendor's private element,
+Sequence Name and last the description. Which rung gave the value is kept with it. Each private rung is tested on files
+of that vendor.
 """
 
 import re

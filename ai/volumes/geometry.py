@@ -9,7 +9,7 @@ from scipy import ndimage
 from ai.volumes.types import Geometry
 
 MAX_VOXELS = 2**28
-"""One GiB of float32: four times the largest prostate volume we know of, and the limit of what is allocated at once."""
+"""One GiB of float32, 1024 slices of 512 x 512: the limit of what is allocated at once."""
 SAME_GRID_VOXELS = 0.1
 """Grids whose corners lie closer than this part of the smallest voxel edge are one grid."""
 OVERLAP_SAMPLES = 32
@@ -38,16 +38,17 @@ def resample(
     if np.prod(target.shape, dtype=np.int64) > MAX_VOXELS:
         raise ValueError(f"target grid of shape {target.shape} has more than {MAX_VOXELS} voxels")
     index_map = np.linalg.inv(source.affine_lps_mm) @ target.affine_lps_mm
-    outside = ~_inside(index_map, source.shape, target.shape)
     valid = np.isfinite(pixels)
     if not valid.any():
-        return np.where(outside, np.float32(fill), np.float32(np.nan)).astype(np.float32)
-    whole = bool(valid.all())
-    values = _transform(pixels if whole else _filled(pixels, valid), index_map, target.shape, order)
-    if not whole:
+        values = np.full(target.shape, np.nan, dtype=np.float32)
+    elif valid.all():
+        values = _transform(pixels, index_map, target.shape, order)
+    else:
+        values = _transform(_filled(pixels, valid), index_map, target.shape, order)
         weight = _transform(valid.astype(np.float32), index_map, target.shape, min(order, 1))
         values[weight < _FULL_WEIGHT] = np.nan
-    values[outside] = fill
+    for slice_index, plane in enumerate(values):
+        plane[~_inside(index_map, source.shape, slice_index, plane.shape)] = fill
     return values
 
 
@@ -80,13 +81,13 @@ def _volume_ml(geometry: Geometry) -> float:
 
 
 def _inside(
-    index_map: NDArray[np.float64], source_shape: tuple[int, int, int], target_shape: tuple[int, int, int]
+    index_map: NDArray[np.float64], source_shape: tuple[int, int, int], slice_index: int, plane: tuple[int, ...]
 ) -> NDArray[np.bool_]:
-    """Which target voxel centres lie in a source voxel (half a voxel beyond the outer centres included)."""
-    slices, rows, columns = np.ogrid[tuple(slice(length) for length in target_shape)]
-    inside = np.ones(target_shape, dtype=bool)
+    """Which voxel centres of a target slice lie in a source voxel (half a voxel beyond the outer centres included)."""
+    rows, columns = np.ogrid[: plane[0], : plane[1]]
+    inside = np.ones(plane, dtype=bool)
     for (along_slice, along_row, along_column, origin), length in zip(index_map[:3], source_shape, strict=True):
-        index = along_slice * slices + along_row * rows + along_column * columns + origin
+        index = along_slice * slice_index + along_row * rows + along_column * columns + origin
         inside &= (index >= -0.5) & (index <= length - 0.5)
     return inside
 

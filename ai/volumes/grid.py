@@ -11,8 +11,8 @@ from ai.volumes.types import Geometry, Plane, StackAnomaly
 SAME_POSITION_MM = 0.02
 """Slices closer than this along the normal lie at one position: vendors' rounding is below 1e-4 mm, steps above 0.2."""
 STEP_TOLERANCE = 0.05
-"""How far, in slice steps, a slice may lie from its place on the grid. Rounding stays below 1e-4; the CT series with a
-real change of spacing differ by a quarter of a step and more."""
+"""How far, in slice steps, a slice may lie from its place on the grid. The scanners' rounding stays below 1e-4; the CT
+series measured with a real change of spacing is a quarter of a step off."""
 SHEAR_TOLERANCE = 0.01
 """Tangent of the angle between stacking direction and normal above which a stack is called sheared (0.6 degrees)."""
 MAX_GRID_PER_SLICE = 2
@@ -20,8 +20,8 @@ MAX_GRID_PER_SLICE = 2
 ORTHONORMAL_TOLERANCE = 0.01
 """How far direction cosines may be from unit length and perpendicular before they are damage."""
 PLANE_COSINE = np.cos(np.deg2rad(45.0))
-"""A stack belongs to the anatomical plane whose axis lies within 45 degrees of its normal; prostate axial T2 are tilted
-by up to 25 degrees."""
+"""A stack belongs to the anatomical plane whose axis lies within 45 degrees of its normal; axial prostate series
+are tilted by up to 23 degrees (cosines down to 0.92)."""
 
 
 @dataclass(frozen=True)

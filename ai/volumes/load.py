@@ -1,5 +1,6 @@
 """Decodes the frames of a stack into a volume (PS3.3 C.7.6.3, C.11.1): bounded, one frame at a time."""
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+from ai.volumes.codestream import encoded_size
 from ai.volumes.frames import TooManyFrames, frame_count, frame_header
 from ai.volumes.geometry import MAX_VOXELS
 from ai.volumes.header import UNREADABLE_ELEMENT, Header
@@ -19,13 +23,17 @@ MAX_FRAME_PIXELS = 2**26
 """The largest detectors (mammography, chest) stay below 2**25 pixels."""
 MAX_INSTANCE_PIXELS = 2**31
 """Rows x Columns x frames of one instance: 4 GiB at 16 bit, what PS3.5 lets native pixel data have."""
-MAX_EXPANSION = 5_000
-"""Decoded bytes per encoded byte. A frame of one value takes some 2,000 times its RLE or JPEG 2000 size; a small file
-that claims a huge frame goes beyond."""
 MAX_FILE_BYTES = 2**32
+"""The largest value length of native pixel data (PS3.5 7.1.1)."""
+MAX_INFLATED_BYTES = 2**31
+"""Data sets sent deflated are small in practice (structured reports, single images); an archive bomb is not."""
 
-UNREADABLE_FILE = (OSError, InvalidDicomError, MemoryError, *UNREADABLE_ELEMENT)
+UNREADABLE_FILE = (InvalidDicomError, MemoryError, zlib.error, *UNREADABLE_ELEMENT)
 """What pydicom raises for a file that is damaged beyond its header."""
+
+_GROUP_LENGTH_END = 144
+"""Preamble, prefix and the File Meta Information Group Length element (PS3.10 7.1)."""
+_CHUNK_BYTES = 2**20
 
 
 class DicomFileSource(PixelSource):
@@ -67,9 +75,32 @@ def read_file(path: Path) -> Dataset:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise PixelsUnavailable(f"{path.name} is larger than {MAX_FILE_BYTES} bytes")
+        _check_inflation(path)
         return pydicom.dcmread(path, force=True)
     except UNREADABLE_FILE as error:
         raise PixelsUnavailable(f"{path.name} cannot be read: {error}") from error
+
+
+def _check_inflation(path: Path) -> None:
+    """Refuses a deflated data set (PS3.5 A.5) that grows beyond ``MAX_INFLATED_BYTES``; keeps nothing of it."""
+    with path.open("rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            return
+    meta = pydicom.filereader.read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    group_length = Header((meta,)).integer("FileMetaInformationGroupLength")
+    if group_length is None or group_length < 0:
+        raise PixelsUnavailable(f"{path.name} is deflated and does not say where its data set begins")
+    inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with path.open("rb") as file:
+        file.seek(_GROUP_LENGTH_END + group_length)
+        chunk = file.read(_CHUNK_BYTES)
+        while chunk and not inflater.eof:
+            inflated += len(inflater.decompress(chunk, _CHUNK_BYTES))
+            if inflated > MAX_INFLATED_BYTES:
+                raise PixelsUnavailable(f"{path.name} inflates to more than {MAX_INFLATED_BYTES} bytes")
+            chunk = inflater.unconsumed_tail or file.read(_CHUNK_BYTES)
 
 
 def load_volume(stack: Stack, source: PixelSource) -> Volume:
@@ -103,9 +134,12 @@ def decode_frame(dataset: Dataset, frame_number: int | None) -> NDArray[np.float
     syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is None:
         raise PixelsUnavailable("the file does not name its transfer syntax")
+    index = (frame_number or 1) - 1
     try:
-        decoder = get_decoder(syntax)
-        stored, _ = decoder.as_array(dataset, index=(frame_number or 1) - 1, raw=True)
+        _check_pixel_data(dataset, syntax, index)
+        stored, _ = get_decoder(syntax).as_array(dataset, index=index, raw=True)
+    except PixelsUnavailable:
+        raise
     except Exception as error:
         # The decoders are other people's C and Python; what they raise for damaged data is not documented.
         raise PixelsUnavailable(f"cannot be decoded: {_one_line(error)}") from error
@@ -138,20 +172,23 @@ def _check_size(dataset: Dataset) -> None:
         raise PixelsUnavailable(str(error)) from error
     if rows * columns > MAX_FRAME_PIXELS or rows * columns * frames > MAX_INSTANCE_PIXELS:
         raise PixelsUnavailable(f"{frames} frames of {rows} x {columns} pixels are implausible")
-    encoded = _pixel_bytes(dataset)
-    decoded = rows * columns * frames * max((root.integer("BitsAllocated") or 8) // 8, 1)
-    if decoded > encoded * MAX_EXPANSION:
+
+
+def _check_pixel_data(dataset: Dataset, syntax: UID, index: int) -> None:
+    """Refuses absent pixel data and an encoded frame of another size than the header's, which a decoder would make."""
+    root = Header((dataset,))
+    values = (root.value(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+    pixel_data = next((value for value in values if isinstance(value, bytes) and value), None)
+    if pixel_data is None:
+        raise PixelsUnavailable("there is no pixel data")
+    if not syntax.is_encapsulated:
+        return
+    encoded = encoded_size(get_frame(pixel_data, index, number_of_frames=frame_count(dataset)))
+    size = (root.integer("Rows"), root.integer("Columns"))
+    if encoded is not None and encoded != size:
         raise PixelsUnavailable(
-            f"{encoded} bytes of pixel data cannot hold {frames} frames of {rows} x {columns} pixels"
+            f"the encoded image has {encoded[0]} x {encoded[1]} pixels, the header says {size[0]} x {size[1]}"
         )
-
-
-def _pixel_bytes(dataset: Dataset) -> int:
-    for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
-        value = Header((dataset,)).value(keyword)
-        if isinstance(value, bytes) and value:
-            return len(value)
-    raise PixelsUnavailable("there is no pixel data")
 
 
 def _rescale(header: Header) -> tuple[float, float]:

@@ -109,7 +109,7 @@ def _localizer(stack: Stack) -> _Verdict | None:
     if StackAnomaly.MIXED_ORIENTATION in stack.anomalies and (thick or "GR" in stack.acquisition.scanning_sequence):
         return Role.LOCALIZER, (f"{count} slices in one of several orientations of the series",)
     if thick and stack.geometry is not None:
-        return Role.LOCALIZER, (f"only {count} slices of {thickness:g} mm",)
+        return Role.LOCALIZER, (f"no more than {LOCALIZER_MAX_SLICES} slices ({count}), each {thickness:g} mm thick",)
     return None
 
 

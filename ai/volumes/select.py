@@ -132,7 +132,7 @@ def _why_taken(taken: Stack, fitting: Sequence[Stack], quality: Mapping[str, flo
 
 def _why_not(stack: Stack, taken: Stack, quality: Mapping[str, float]) -> str:
     if stack.missing_slice_indices and not taken.missing_slice_indices:
-        return f"{len(stack.missing_slice_indices)} slices missing"
+        return f"missing slices: {len(stack.missing_slice_indices)}"
     own, best = (quality.get(one.series_instance_uid, 0.0) for one in (stack, taken))
     if own < best:
         return f"quality {own:.2f} is below {best:.2f} of {describe_series(taken)}"

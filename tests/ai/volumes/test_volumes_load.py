@@ -8,10 +8,20 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 
+from ai.volumes import load
 from ai.volumes.assemble import assemble_studies
+from ai.volumes.codestream import encoded_size
 from ai.volumes.load import DicomFileSource, decode_frame, load_volume
 from ai.volumes.stacks import build_stacks
 from ai.volumes.types import PixelsUnavailable, SliceReference
@@ -64,7 +74,7 @@ def test_each_enhanced_frame_has_its_own_rescale(synthetic: Any) -> None:
         ({"Rows": 60000, "Columns": 60000}, "implausible"),
         ({"NumberOfFrames": 16000, "Rows": 4000, "Columns": 4000}, "implausible"),
         ({"NumberOfFrames": 10**9}, "frames claimed"),
-        ({"Rows": 4000, "Columns": 4000}, "cannot hold"),
+        ({"Rows": 4000, "Columns": 4000}, "cannot be decoded"),
         ({"SamplesPerPixel": 3}, "colour"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "colour"),
         ({"RescaleSlope": 0}, "Rescale Slope is 0"),
@@ -88,12 +98,46 @@ def test_no_pixels_no_syntax_and_no_frame(synthetic: Any) -> None:
     dataset.file_meta.TransferSyntaxUID = RLELossless
     with pytest.raises(PixelsUnavailable, match="cannot be decoded"):
         decode_frame(dataset, None)
-    del dataset.file_meta.TransferSyntaxUID
-    with pytest.raises(PixelsUnavailable, match="transfer syntax"):
-        decode_frame(dataset, None)
     del dataset.PixelData
     with pytest.raises(PixelsUnavailable, match="no pixel data"):
         decode_frame(dataset, None)
+    del dataset.file_meta.TransferSyntaxUID
+    with pytest.raises(PixelsUnavailable, match="transfer syntax"):
+        decode_frame(dataset, None)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+def test_an_encoded_image_larger_than_its_header_never_reaches_the_decoder(syntax: str, synthetic: Any) -> None:
+    """A small file may claim a huge image in its codestream alone."""
+    dataset = _image(synthetic, np.zeros((64, 96)))
+    dataset.compress(syntax, generate_instance_uid=False)
+    assert decode_frame(dataset, None).shape == (64, 96)
+    dataset.Rows, dataset.Columns = 32, 32
+    with pytest.raises(PixelsUnavailable, match="encoded image has 64 x 96 pixels, the header says 32 x 32"):
+        decode_frame(dataset, None)
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8", b"\xff\x4f\xff\x51"]))
+def test_any_bytes_have_a_size_or_none(frame: bytes, start: bytes) -> None:
+    size = encoded_size(start + frame)
+    assert size is None or len(size) == 2
+
+
+@pytest.mark.parametrize(("mebibytes", "refused"), [(1, False), (3, True)])
+def test_an_archive_bomb_is_refused(
+    mebibytes: int, refused: bool, synthetic: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "MAX_INFLATED_BYTES", 2**21)
+    dataset = _image(synthetic, np.zeros((512, 1024 * mebibytes)))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    path = tmp_path / "deflated.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    assert path.stat().st_size < 10_000
+    if refused:
+        with pytest.raises(PixelsUnavailable, match="inflates"):
+            load.read_file(path)
+    else:
+        assert decode_frame(load.read_file(path), None).shape == (512, 1024)
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_complete_t2w_comes_before_a_later_incomplete_one(study: Study) -> Non
     number, choice = study.choose("t2w")
     assert number == 3
     assert "complete" in choice.reason
-    assert "1 slices missing" in next(iter(choice.rejected.values()))
+    assert "missing slices: 1" in next(iter(choice.rejected.values()))
 
 
 def test_better_quality_comes_before_later(study: Study) -> None:

@@ -177,7 +177,7 @@ def test_the_order_of_arrival_makes_no_difference(folder: str, read_folder: Call
 @pytest.mark.real_data
 @pytest.mark.parametrize("folder", [name for name in REAL if name not in ("malformed", "xray_us")])
 def test_headers_rebuilt_from_dicom_json_give_the_same_stacks(folder: str, read_folder: Callable) -> None:
-    headers = read_folder(folder).headers
+    headers = read_folder(folder).headers[:60]
     # GE writes a private element whose value its VR does not allow; DICOM JSON has no place for it.
     documents = [json.dumps(header.to_json_dict(suppress_invalid_tags=True)) for header in headers]
     rebuilt = [Dataset.from_json(json.loads(document)) for document in documents]
