@@ -1,6 +1,7 @@
 """Connections and transactions of the SQL index on SQLite and PostgreSQL, set up so that a commit is durable."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK_WAIT_S = 30.0
 """How long a writer waits for another one. An ingest holds the lock for milliseconds; a migration for seconds."""
+_JOURNAL_RETRY_S = 0.01
 POOL_SIZE = 8
 MAX_OVERFLOW = 56
 """A receiver process has one thread per association; together with POOL_SIZE more than it may accept."""
@@ -110,11 +112,27 @@ def _postgresql_engine(url: URL) -> Engine:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {int(LOCK_WAIT_S * 1000)}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _switch_to_wal(cursor)
     # FULL, not NORMAL: an acknowledged instance must survive a power cut, so each commit is synced.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
+    """Use the write-ahead log. Processes that start a new index at once get in each other's way here.
+
+    SQLite waits for no lock while it changes the journal, whatever the busy timeout.
+    """
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(_JOURNAL_RETRY_S)
 
 
 def _begin_sqlite(connection: Connection) -> None:
