@@ -78,7 +78,7 @@ def random_anatomy(
     size = random_gland_size(streams[0])
     shape = PelvisShape.random(streams[1], rectal_gas)
     canvas = _empty_canvas(spacing_mm)
-    paint_pelvis(canvas, shape, size)
+    paint_pelvis(canvas, shape, size, streams[1])
     paint_gland(canvas, size, streams[2])
     if with_lesion:
         paint_lesions(canvas, lesion_zone, random_lesion_volumes_ml(streams[3]), streams[3])
@@ -132,9 +132,9 @@ def _texture(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Grain (standard deviation about 1) and septa (0..1) on a grid twice as coarse as the labels."""
     coarse = (shape[0] // 2, shape[1] // 2, shape[2] // 2)
-    sigma = [(size / (2 * z), size / (2 * y), size / (2 * x)) for size in (0.9, 2.4) for z, y, x in (spacing_mm,)]
+    sigma = [(size / (2 * z), size / (2 * y), size / (2 * x)) for size in (0.6, 2.2) for z, y, x in (spacing_mm,)]
     fine_grain, medium_grain = (smooth_noise(coarse, one, rng) for one in sigma)
-    septa_sigma = (2.6 / (2 * spacing_mm[0]), 2.2 / (2 * spacing_mm[1]), 2.2 / (2 * spacing_mm[2]))
+    septa_sigma = (2.4 / (2 * spacing_mm[0]), 1.7 / (2 * spacing_mm[1]), 1.7 / (2 * spacing_mm[2]))
     septa = ridges(smooth_noise(coarse, septa_sigma, rng), 0.16)
     return (0.55 * fine_grain + 0.83 * medium_grain).astype(np.float32), septa
 

@@ -10,6 +10,9 @@ import numpy as np
 from ai.simulation.canvas import Canvas, Coordinates
 from ai.simulation.tissues import Tissue
 
+PERIPROSTATIC_VESSELS = 130
+"""How many are painted; chosen by eye."""
+
 
 @dataclass(frozen=True)
 class GlandSize:
@@ -43,7 +46,7 @@ class PelvisShape:
         )
 
 
-def paint_pelvis(canvas: Canvas, shape: PelvisShape, gland: GlandSize) -> None:
+def paint_pelvis(canvas: Canvas, shape: PelvisShape, gland: GlandSize, rng: np.random.Generator) -> None:
     """Paint everything but the gland; fat fills the body."""
     _paint_body(canvas, shape)
     _paint_muscles(canvas, shape)
@@ -54,6 +57,7 @@ def paint_pelvis(canvas: Canvas, shape: PelvisShape, gland: GlandSize) -> None:
     _paint_levator(canvas, gland)
     _paint_rectum(canvas, shape, gland)
     _paint_below_apex(canvas, gland)
+    _paint_periprostatic_vessels(canvas, gland, rng)
 
 
 def _paint_body(canvas: Canvas, shape: PelvisShape) -> None:
@@ -138,15 +142,15 @@ def _paint_levator(canvas: Canvas, gland: GlandSize) -> None:
     """Levator ani: a thin funnel around gland and rectum, narrow below the apex."""
     part = canvas.view((-60, -40, -48), (60, 70, 16))
     z, y, x = part.open_grid
-    half_width = gland.left_right_mm + 6.5 + 0.32 * np.minimum(z, 0)
-    half_depth = gland.anterior_posterior_mm + 21 + 0.2 * np.minimum(z, 0)
-    radius = np.sqrt((x / half_width) ** 2 + ((y - 13) / half_depth) ** 2)
-    sheet = (np.abs(radius - 1) * half_width < 1.0 + 0.03 * np.clip(y, 0, 40)) & (y > -14)
+    half_width = gland.left_right_mm + 5.0 + 0.32 * np.minimum(z, 0)
+    half_depth = gland.anterior_posterior_mm + 22 + 0.2 * np.minimum(z, 0)
+    radius = (np.abs(x / half_width) ** 1.7 + np.abs((y - 9) / half_depth) ** 1.7) ** (1 / 1.7)
+    sheet = (np.abs(radius - 1) * half_width < 1.0 + 0.04 * np.clip(y, 0, 40)) & (y > -14)
     part.paint(Tissue.MUSCLE, sheet & (part.labels == Tissue.FAT))
 
 
 def _paint_rectum(canvas: Canvas, shape: PelvisShape, gland: GlandSize) -> None:
-    behind = gland.anterior_posterior_mm + shape.rectum_radius_mm + 2.5
+    behind = gland.anterior_posterior_mm + shape.rectum_radius_mm - 1.2
     apex = -gland.cranio_caudal_mm
 
     def path(z: Coordinates) -> tuple[Coordinates, Coordinates]:
@@ -182,3 +186,21 @@ def _paint_below_apex(canvas: Canvas, gland: GlandSize) -> None:
     canvas.paint_both_sides(
         Tissue.VENOUS_PLEXUS, (gland.left_right_mm + 1.5, 4, 0), (2.6, 8, 12)
     )  # lateral periprostatic veins
+
+
+def _paint_periprostatic_vessels(canvas: Canvas, gland: GlandSize, rng: np.random.Generator) -> None:
+    """Small veins and arteries in the fat in front of and beside the gland, and the two neurovascular bundles."""
+    half_axes = np.array([gland.left_right_mm, gland.anterior_posterior_mm, gland.cranio_caudal_mm])
+    for _ in range(PERIPROSTATIC_VESSELS):
+        angle = rng.uniform(-np.pi, 0) if rng.random() < 0.6 else rng.choice([0.25, np.pi - 0.25]) + rng.normal(0, 0.3)
+        height = rng.uniform(-0.9, 0.9)
+        around = np.array([np.cos(angle), np.sin(angle), height]) * half_axes * rng.uniform(1.12, 1.6)
+        radius = rng.uniform(0.7, 1.8)
+        centre = (float(around[0]), float(around[1]), float(around[2]))
+        radii = (radius, radius, radius * rng.uniform(1.5, 4.0))
+        part = canvas.view(
+            (centre[0] - radii[0], centre[1] - radii[1], centre[2] - radii[2]),
+            (centre[0] + radii[0], centre[1] + radii[1], centre[2] + radii[2]),
+        )
+        tissue = Tissue.VENOUS_PLEXUS if rng.random() < 0.35 else Tissue.BLADDER_WALL  # vessel walls are as dark
+        part.paint(tissue, (part.ellipsoid(centre, radii) < 1) & (part.labels == Tissue.FAT))

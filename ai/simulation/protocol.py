@@ -82,7 +82,7 @@ T2_AXIAL = Protocol(
     phase_direction="ROW",
     matrix=416,
     averages=(3,),
-    noise_sd=0.016,
+    noise_sd=0.022,
 )
 """Phase runs left-right, so that bowel and breathing ghosts do not cross the gland."""
 
@@ -106,7 +106,7 @@ T2_SAGITTAL = Protocol(
     phase_direction="COL",
     matrix=416,
     averages=(2,),
-    noise_sd=0.016,
+    noise_sd=0.022,
 )
 
 T2_CORONAL = Protocol(
@@ -129,7 +129,7 @@ T2_CORONAL = Protocol(
     phase_direction="ROW",
     matrix=416,
     averages=(2,),
-    noise_sd=0.016,
+    noise_sd=0.022,
 )
 
 DWI = Protocol(

@@ -78,7 +78,7 @@ class TissueProperties:
 
 PROPERTIES: dict[Tissue, TissueProperties] = {
     Tissue.AIR: TissueProperties(0.0, 1000.0, 50.0, 0.0, grain=0.0),
-    Tissue.FAT: TissueProperties(0.90, 382.0, 133.0, 50.0, is_fat=True, grain=0.10, septa=0.45),
+    Tissue.FAT: TissueProperties(0.90, 382.0, 133.0, 50.0, is_fat=True, grain=0.08, septa=0.34),
     Tissue.MUSCLE: TissueProperties(0.80, 898.0, 33.0, 1300.0, grain=0.14, septa=-0.55),
     Tissue.MARROW: TissueProperties(0.70, 586.0, 88.0, 350.0, is_fat=True, grain=0.16, septa=0.10),
     Tissue.CORTEX: TissueProperties(0.12, 900.0, 20.0, 300.0),
@@ -90,14 +90,14 @@ PROPERTIES: dict[Tissue, TissueProperties] = {
     Tissue.VESSEL_FLOW_VOID: TissueProperties(0.10, 1900.0, 40.0, 1500.0),
     Tissue.VENOUS_PLEXUS: TissueProperties(0.85, 1900.0, 150.0, 2600.0, grain=0.30, septa=0.90),
     Tissue.SEMINAL_VESICLE: TissueProperties(0.95, 2000.0, 210.0, 1900.0, grain=0.25, septa=1.10),
-    Tissue.PERIPHERAL_ZONE: TissueProperties(0.90, 1597.0, 155.0, 1700.0, grain=0.15, septa=0.42),
-    Tissue.TRANSITION_ZONE: TissueProperties(0.86, 1500.0, 84.0, 1400.0, grain=0.18, septa=0.15),
-    Tissue.GLANDULAR_NODULE: TissueProperties(0.90, 1600.0, 135.0, 1650.0, grain=0.22, septa=0.20),
+    Tissue.PERIPHERAL_ZONE: TissueProperties(0.90, 1597.0, 155.0, 1700.0, grain=0.22, septa=0.60),
+    Tissue.TRANSITION_ZONE: TissueProperties(0.86, 1500.0, 84.0, 1400.0, grain=0.28, septa=0.30),
+    Tissue.GLANDULAR_NODULE: TissueProperties(0.90, 1600.0, 135.0, 1650.0, grain=0.26, septa=0.35),
     Tissue.STROMAL_NODULE: TissueProperties(0.84, 1400.0, 68.0, 1230.0, grain=0.12),
-    Tissue.FIBROMUSCULAR_STROMA: TissueProperties(0.80, 1200.0, 46.0, 1200.0, grain=0.08),
+    Tissue.FIBROMUSCULAR_STROMA: TissueProperties(0.80, 1200.0, 46.0, 1200.0, grain=0.22),
     Tissue.URETHRA: TissueProperties(0.90, 1600.0, 130.0, 1600.0, grain=0.05),
     Tissue.CAPSULE: TissueProperties(0.75, 1200.0, 50.0, 1300.0, grain=0.05),
-    Tissue.LESION: TissueProperties(0.84, 1400.0, 66.0, 800.0, grain=0.07),
+    Tissue.LESION: TissueProperties(0.84, 1400.0, 66.0, 800.0, grain=0.10),
     Tissue.BOWEL: TissueProperties(0.80, 1200.0, 52.0, 1400.0, grain=0.25),
 }
 
