@@ -4,7 +4,6 @@ The bytes of a file travel as they are whenever the destination accepts their tr
 endian data sets are re-encoded, between explicit and implicit VR, when it accepts nothing else.
 """
 
-import socket
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,40 +16,24 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, build_context, evt
+from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
-from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 
 from node.dimse.contexts import verification_context
-from node.dimse.pynetdicom_options import configure_pynetdicom
+from node.dimse.requestor import TIMEOUT_S, Destination, DestinationUnavailable, association_with
+
+__all__ = ["Destination", "DestinationUnavailable", "SendOutcome", "echo", "send"]
 
 _log = structlog.get_logger(__name__)
 
 MAXIMUM_CONTEXTS: Final = 128
 """Presentation contexts of one association request (PS3.8 9.3.2.2: odd identifiers from 1 to 255)."""
-MAXIMUM_PDU_BYTES: Final = 128 << 10
-TIMEOUT_S: Final = 60.0
-"""For the connection, the association, each response, and silence: a C-STORE of a large object is answered late."""
 MAXIMUM_ASSOCIATIONS_OF_BATCH: Final = 4
 """A destination that ends one association after another is broken; the objects left wait for the next attempt."""
 _MEDIUM_PRIORITY: Final = 0
 _LITTLE_ENDIAN: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-
-
-class DestinationUnavailable(Exception):
-    """The destination did not let us in; the message says how it failed and what to check."""
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where objects go."""
-
-    name: str
-    ae_title: str
-    host: str
-    port: int
 
 
 @dataclass(frozen=True)
@@ -99,16 +82,13 @@ def echo(destination: Destination, calling_ae_title: str, timeout_s: float = TIM
     DestinationUnavailable
         It cannot be reached, rejected the association, or did not answer with success.
     """
-    association = _associate(destination, [verification_context()], calling_ae_title, timeout_s)
-    try:
+    with association_with(destination, [verification_context()], calling_ae_title, timeout_s) as association:
         if not association.accepted_contexts:
-            raise DestinationUnavailable(f"{_label(destination)} does not offer the Verification service")
+            raise DestinationUnavailable(f"{destination.label} does not offer the Verification service")
         status = association.send_c_echo().get("Status")
-    finally:
-        _leave(association)
     if status != 0x0000:
         answer = "no answer" if status is None else f"status 0x{status:04X}"
-        raise DestinationUnavailable(f"{_label(destination)} did not confirm the C-ECHO: {answer}")
+        raise DestinationUnavailable(f"{destination.label} did not confirm the C-ECHO: {answer}")
 
 
 def send(
@@ -118,7 +98,6 @@ def send(
 
     Nothing is raised over a destination that cannot be reached: the outcome of each file says it.
     """
-    configure_pynetdicom()
     objects: list[_Object] = []
     for path in files:
         found = _read_meta(path)
@@ -172,17 +151,14 @@ def _send_batch(
         if not remaining:
             return
         try:
-            association = _associate(destination, _contexts(remaining), calling_ae_title, timeout_s)
+            with association_with(destination, _contexts(remaining), calling_ae_title, timeout_s) as association:
+                while remaining and association.is_established:
+                    message_id = (len(batch) - len(remaining)) % 0xFFFF + 1
+                    yield _logged(destination, _send_one(association, remaining.popleft(), message_id))
         except DestinationUnavailable as error:
             yield from (_logged(destination, item.refused(str(error))) for item in remaining)
             return
-        try:
-            while remaining and association.is_established:
-                message_id = (len(batch) - len(remaining)) % 0xFFFF + 1
-                yield _logged(destination, _send_one(association, remaining.popleft(), message_id))
-        finally:
-            _leave(association)
-    lost = f"{_label(destination)} ended {MAXIMUM_ASSOCIATIONS_OF_BATCH} associations before this object"
+    lost = f"{destination.label} ended {MAXIMUM_ASSOCIATIONS_OF_BATCH} associations before this object"
     yield from (_logged(destination, item.refused(lost)) for item in remaining)
 
 
@@ -206,6 +182,7 @@ def _send_one(association: Association, item: _Object, message_id: int) -> SendO
         source: Path | Dataset = item.path if as_it_is else item.data_set()
         response = association.send_c_store(source, msg_id=message_id, priority=_MEDIUM_PRIORITY)
     except (ValueError, AttributeError, OSError) as error:
+        association.abort()  # part of it may have been sent
         return item.refused(f"cannot be sent: {error}")
     return _outcome(association, item, response)
 
@@ -213,77 +190,13 @@ def _send_one(association: Association, item: _Object, message_id: int) -> SendO
 def _outcome(association: Association, item: _Object, response: Dataset) -> SendOutcome:
     status = response.get("Status")
     if status is None:
-        # pynetdicom notices the loss a little later; until then the next request would wait for its full timeout.
+        # Says so to pynetdicom, too: the next request would wait for its full timeout.
         association.abort()
         return item.refused("no answer: the destination closed the association or did not respond in time")
     if status == 0x0000 or 0xB000 <= status <= 0xBFFF:
         return SendOutcome(item.sop_instance_uid, status, "", delivered=True, path=item.path)
     comment = str(response.get("ErrorComment", "") or "")
     return item.refused(f"status 0x{status:04X}" + (f": {comment}" if comment else ""), status)
-
-
-def _associate(
-    destination: Destination, contexts: list[PresentationContext], calling_ae_title: str, timeout_s: float
-) -> Association:
-    """Return an established association, or raise `DestinationUnavailable`."""
-    configure_pynetdicom()
-    ae = AE(calling_ae_title)
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
-    connected: list[Association] = []
-
-    def on_connected(event: Event) -> None:
-        # Without it Nagle's algorithm holds back the end of each object until the peer's delayed acknowledgement.
-        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.append(event.assoc)
-
-    association = ae.associate(
-        _resolve(destination),
-        destination.port,
-        contexts,
-        destination.ae_title,
-        MAXIMUM_PDU_BYTES,
-        evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
-    )
-    if association.is_established:
-        return association
-    if not connected:
-        raise DestinationUnavailable(f"cannot connect to {_label(destination)}: {_connection_fault(destination)}")
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        raise DestinationUnavailable(
-            f"{_label(destination)} rejected the association ({answer.result_str}): {answer.reason_str}; "
-            f"we call as {calling_ae_title!r}"
-        )
-    raise DestinationUnavailable(
-        f"{_label(destination)} closed the connection or did not answer the association request"
-    )
-
-
-def _resolve(destination: Destination) -> str:
-    """The IP address of the destination; pynetdicom tells addresses apart by their dots and takes no plain names."""
-    try:
-        entries = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise DestinationUnavailable(f"{_label(destination)}: the host name cannot be resolved ({error})") from error
-    return str(entries[0][4][0])
-
-
-def _connection_fault(destination: Destination) -> str:
-    """Name the reason of a failed connection, which pynetdicom keeps to itself, by connecting once more."""
-    try:
-        with socket.create_connection((destination.host, destination.port), timeout=5):
-            return "the first attempt failed"
-    except OSError as error:
-        return str(error.strerror or error)
-
-
-def _leave(association: Association) -> None:
-    if association.is_established:
-        association.release()
-
-
-def _label(destination: Destination) -> str:
-    return f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
 
 
 def _logged(destination: Destination, outcome: SendOutcome) -> SendOutcome:

@@ -1,0 +1,138 @@
+"""Requesting an association as a service user (PS3.7 D, PS3.8 7.1), and saying plainly why there is none."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.presentation import PresentationContext
+
+from node.dimse.pynetdicom_options import configure_pynetdicom
+
+MAXIMUM_PDU_BYTES: Final = 128 << 10
+TIMEOUT_S: Final = 60.0
+"""For the connection, the association, each response, and silence: a C-STORE of a large object is answered late."""
+_PARKING_S: Final = 5.0
+
+
+class DestinationUnavailable(Exception):
+    """The destination did not let us in; the message says how it failed and what to check."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where objects go."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"{self.name} ({self.ae_title} at {self.host}:{self.port})"
+
+
+class _ParkingCheckpoint(threading.Event):
+    """Keeps pynetdicom's reactor thread parked while a service user has the association.
+
+    pynetdicom asks its thread to pause for each request, but one that has just passed the checkpoint may go on and
+    take the response for itself: seen on a busy machine, where an object stored was reported as unanswered.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parked = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.parked.set()
+        return super().wait(timeout)
+
+    def set(self) -> None:
+        """Do nothing: pynetdicom lets its thread go after each request."""
+
+    def let_go(self) -> None:
+        """Let the thread go, which then sees that the association has ended."""
+        super().set()
+
+
+@contextmanager
+def association_with(
+    destination: Destination, contexts: list[PresentationContext], calling_ae_title: str, timeout_s: float = TIMEOUT_S
+) -> Iterator[Association]:
+    """An established association, released at the end; abort it inside the block if it is lost.
+
+    Raises
+    ------
+    DestinationUnavailable
+        It cannot be reached, or rejected the association.
+    """
+    association = _associate(destination, contexts, calling_ae_title, timeout_s)
+    checkpoint = _ParkingCheckpoint()
+    association._reactor_checkpoint = checkpoint
+    checkpoint.parked.wait(_PARKING_S)
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+        checkpoint.let_go()
+
+
+def _associate(
+    destination: Destination, contexts: list[PresentationContext], calling_ae_title: str, timeout_s: float
+) -> Association:
+    """Return an established association, or raise `DestinationUnavailable`."""
+    configure_pynetdicom()
+    ae = AE(calling_ae_title)
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
+    connected: list[Association] = []
+
+    def on_connected(event: Event) -> None:
+        # Without it Nagle's algorithm holds back the end of each object until the peer's delayed acknowledgement.
+        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.append(event.assoc)
+
+    association = ae.associate(
+        _resolve(destination),
+        destination.port,
+        contexts,
+        destination.ae_title,
+        MAXIMUM_PDU_BYTES,
+        evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
+    )
+    if association.is_established:
+        return association
+    if not connected:
+        raise DestinationUnavailable(f"cannot connect to {destination.label}: {_connection_fault(destination)}")
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        raise DestinationUnavailable(
+            f"{destination.label} rejected the association ({answer.result_str}): {answer.reason_str}; "
+            f"we call as {calling_ae_title!r}"
+        )
+    raise DestinationUnavailable(f"{destination.label} closed the connection or did not answer the association request")
+
+
+def _resolve(destination: Destination) -> str:
+    """The IP address of the destination; pynetdicom tells addresses apart by their dots and takes no plain names."""
+    try:
+        entries = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise DestinationUnavailable(f"{destination.label}: the host name cannot be resolved ({error})") from error
+    return str(entries[0][4][0])
+
+
+def _connection_fault(destination: Destination) -> str:
+    """Name the reason of a failed connection, which pynetdicom keeps to itself, by connecting once more."""
+    try:
+        with socket.create_connection((destination.host, destination.port), timeout=5):
+            return "the first attempt failed"
+    except OSError as error:
+        return str(error.strerror or error)
