@@ -24,6 +24,8 @@ LESION_VOLUME_LOG_ML = (0.312, 1.175)
 """Mean and standard deviation of ln(lesion volume / ml) of the 233 lesions."""
 LESION_VOLUME_RANGE_ML = (0.5, 3.0)
 """0.5 ml is the classic volume of a significant cancer; 3.0 ml their 75th percentile: larger ones leave their zone."""
+SHAPE_OVER_ELLIPSOID = 1.05
+"""Volume of the shape painted here over that of the ellipsoid with the same half axes (mean of eight seeds)."""
 AXIS_RATIOS = (1.0, 0.70, 0.86)
 """Left-right, anterior-posterior, cranio-caudal extent of a typical gland, relative."""
 
@@ -46,7 +48,7 @@ def random_gland_size(rng: np.random.Generator) -> GlandSize:
     volume_ml = float(np.clip(rng.lognormal(*GLAND_VOLUME_LOG_ML), *GLAND_VOLUME_RANGE_ML))
     ratios = np.asarray(AXIS_RATIOS) * rng.uniform(0.95, 1.05, 3)
     left_right, anterior_posterior, cranio_caudal = ratios * np.cbrt(
-        1000 * volume_ml / (4 / 3 * np.pi * np.prod(ratios))
+        1000 * volume_ml / (4 / 3 * np.pi * SHAPE_OVER_ELLIPSOID * np.prod(ratios))
     )
     return GlandSize(float(left_right), float(anterior_posterior), float(cranio_caudal))
 
