@@ -4,6 +4,7 @@ What a learned detector must beat. Its parts and their sources are in ``gland``,
 this module takes a study, checks that T2 and diffusion show the same place, and never guesses where they do not.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -44,8 +45,17 @@ ALGORITHM = Algorithm(
 MINIMUM_OVERLAP = 0.8
 """T2 and diffusion must share at least this much of the smaller field of view to show the same place."""
 
-MAXIMUM_T2_VOXELS = 2**26
-"""Eight times a 3-D T2 volume of 512 x 512 x 32; more is refused before working copies are made."""
+MAXIMUM_VOXELS = 2**25
+"""Four times a 3-D T2 volume of 512 x 512 x 32; more is refused before working copies are made."""
+
+PLAUSIBLE_SPACING_MM = (0.15, 12.0)
+"""Voxel edges of prostate MR run from 0.27 mm (interpolated T2) to 5 mm (thick diffusion slices); about twice that."""
+
+MAXIMUM_SIGNAL = 1e9
+"""Scanners store 12 to 16 bits; what exceeds this after rescaling is damage and counts as unknown."""
+
+MAXIMUM_B_S_PER_MM2 = 5000.0
+"""Prostate protocols acquire or calculate b up to 2000; beyond this the header is wrong."""
 
 Progress = Callable[[str], None]
 
@@ -80,7 +90,7 @@ def detect(assembly: Assembly, source: PixelSource, progress: Progress | None = 
         apart = why_not_registered(t2_stack, diffusion.geometry, maps.frame_of_reference_uid)
         if apart is not None:
             return not_attempted(apart)
-        _check_size(t2_stack)
+        _check_plausible(t2_stack.geometry, diffusion)
         result = find_lesions(load_volume(t2_stack, source), diffusion, tell)
     except (PixelsUnavailable, SuspicionNotComputable, CannotDetect) as error:
         log.warning("detection failed", study_instance_uid=assembly.study_instance_uid, reason=str(error))
@@ -100,9 +110,13 @@ def find_lesions(t2: Volume, diffusion: Diffusion, tell: Progress = lambda _step
         tell: told in a few words what is being done.
 
     Raises:
-        CannotDetect: no prostate stands out.
+        CannotDetect: implausible geometry or b-value, or no prostate stands out.
         SuspicionNotComputable: diffusion covers less than half of the prostate region.
     """
+    _check_plausible(t2.geometry, diffusion)
+    t2 = replace(t2, pixels=_believable(t2.pixels))
+    adc_um2_per_s, high_b = _believable(diffusion.adc_um2_per_s), _believable(diffusion.high_b)
+    diffusion = replace(diffusion, adc_um2_per_s=adc_um2_per_s, high_b=high_b)
     tell("locating the prostate")
     gland = locate_gland(t2, diffusion)
     if not gland.any():
@@ -111,8 +125,8 @@ def find_lesions(t2: Volume, diffusion: Diffusion, tell: Progress = lambda _step
     box = _box_around(gland)
     grid = crop(t2.geometry, box)
     adc = resample(diffusion.adc_um2_per_s, diffusion.geometry, grid, 1)
-    high_b = resample(diffusion.high_b, diffusion.geometry, grid, 1)
-    deviation = suspicion(gland[box], adc, high_b, t2.pixels[box], grid.spacing_mm)
+    bright = resample(diffusion.high_b, diffusion.geometry, grid, 1)
+    deviation = suspicion(gland[box], adc, bright, t2.pixels[box], grid.spacing_mm)
     tell("measuring candidates")
     local_labels, peaks = extract_candidates(deviation, grid)
     labels = np.zeros(gland.shape, np.uint8)
@@ -178,10 +192,21 @@ def _why_missing(assembly: Assembly, purpose: str, otherwise: str) -> str:
     return next((choice.reason for choice in assembly.choices if choice.purpose == purpose), otherwise)
 
 
-def _check_size(stack: Stack) -> None:
-    voxels = float(np.prod(stack.geometry.shape, dtype=np.float64)) if stack.geometry else 0.0
-    if voxels > MAXIMUM_T2_VOXELS:
-        raise CannotDetect(f"T2-weighted series {stack.series_instance_uid} is too large: {voxels:.0f} voxels")
+def _check_plausible(geometry: Geometry | None, diffusion: Diffusion) -> None:
+    """Raise CannotDetect for grids and b-values no prostate protocol has, before anything is computed on them."""
+    low, high = PLAUSIBLE_SPACING_MM
+    for name, grid in (("T2-weighted", geometry), ("diffusion", diffusion.geometry)):
+        if grid is None or not all(low <= spacing <= high for spacing in grid.spacing_mm):
+            raise CannotDetect(f"the {name} volume has no plausible voxel size")
+        if math.prod(grid.shape) > MAXIMUM_VOXELS:
+            raise CannotDetect(f"the {name} volume of {' x '.join(map(str, grid.shape))} voxels is too large")
+    if not 0 < diffusion.b_s_per_mm2 <= MAXIMUM_B_S_PER_MM2:
+        raise CannotDetect(f"a high b-value of {diffusion.b_s_per_mm2:g} s/mm2 is implausible")
+
+
+def _believable(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Pixels with NaN for values no scanner stores."""
+    return np.where(np.abs(pixels) <= MAXIMUM_SIGNAL, pixels, np.float32(np.nan))
 
 
 def _box_around(region: NDArray[np.bool_]) -> Box:

@@ -4,7 +4,8 @@ Three steps, all deterministic:
 
 1. *Feature.* With diffusion the feature is the signal the scanner would have shown without diffusion weighting,
    ``S0 = S_b exp(b ADC)`` (Stejskal and Tanner 1965): fat-suppressed and T2-weighted, so the gland shines, muscle and
-   fat are dark; free fluid (bladder, gel) is told apart by its ADC. Without diffusion it is the T2-weighted signal.
+   fat are dark; free fluid (bladder, gel) is told apart by its ADC. Without diffusion it is the
+   closeness of the T2 signal to the level between muscle and fat; weaker, and used for no detection.
 2. *Search.* Ellipsoids of anatomical proportions in nine sizes are slid over the pelvis; the best one has the largest
    standardised contrast (Cohen's d) between its inside and a surrounding shell, plus weak log priors on size and
    place. The lateral prior sits on the symmetry axis of the T2 image, the others on the middle of the field of view.

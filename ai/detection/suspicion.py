@@ -29,6 +29,8 @@ LESION_SCALE_MM = float((SMALLEST_LESION_ML * 1000 * 3 / (4 * np.pi)) ** (1 / 3)
 """Standard deviation of the Gaussian matched to a ball of that volume (scale space: r = sigma sqrt 3), 2.2 mm."""
 
 WEIGHTS = {"adc": 2.0, "high_b": 2.0, "t2": 1.0}
+"""PI-RADS v2.1 lets diffusion decide in the peripheral zone and T2 in the transition zone. Without zones T2 gets half
+the weight of each diffusion map. Chosen, not fitted."""
 
 CHANCE_Z = float(norm.isf(SMALLEST_LESION_ML / MEDIAN_GLAND_ML))
 """Deviate that one of the lesion-sized pieces of an ordinary gland is expected to exceed by chance, 2.57."""

@@ -1,9 +1,12 @@
 """The whole baseline: phantoms with a known answer, real studies with human masks, and studies that lack something."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ai.detection.baseline import ALGORITHM, OPERATING_POINT, CannotDetect, detect, find_lesions, why_not_registered
+from ai.detection.suspicion import SuspicionNotComputable
 from ai.detection.types import DetectionState, Diffusion
 from ai.volumes.types import Assembly, PixelsUnavailable, Volume
 
@@ -88,6 +91,37 @@ def test_other_frame_of_reference_or_place_is_not_laid_over(geometry_of, stack_o
     assert "frame of reference" in why_not_registered(t2, grids[1], "1.2.5")
     elsewhere = geometry_of(grids[1].shape, grids[1].spacing_mm, centre_lps_mm=(90.0, 0.0, 0.0))
     assert "field of view" in why_not_registered(t2, elsewhere, "1.2.4")
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm"),
+    [
+        ((1, 1, 1), (1.0, 1.0, 1.0)),
+        ((5, 20, 20), (1e-12, 1.0, 1.0)),
+        ((20, 30, 30), (1e5, 1e5, 1e5)),
+        ((3, 99, 2), (3, 1, 1)),
+    ],
+)
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 3e38, -5.0])
+def test_hostile_volumes_are_refused(geometry_of, stack_of, shape, spacing_mm, value):
+    grid = geometry_of(shape, spacing_mm)
+    pixels = np.full(shape, value, np.float32)
+    with pytest.raises((CannotDetect, SuspicionNotComputable)):
+        find_lesions(Volume(stack_of(grid), pixels), Diffusion(grid, pixels, pixels, 1400.0))
+
+
+@pytest.mark.parametrize("b_s_per_mm2", [0.0, -50.0, 1e7, np.nan])
+def test_implausible_b_value_is_refused(phantom, grids, b_s_per_mm2):
+    t2, diffusion = phantom().sample(*grids)
+    with pytest.raises(CannotDetect, match="b-value"):
+        find_lesions(t2, replace(diffusion, b_s_per_mm2=b_s_per_mm2))
+
+
+def test_vast_volume_is_refused_before_it_is_copied(geometry_of, stack_of):
+    grid = geometry_of((4096, 512, 512), (0.2, 0.2, 0.2))
+    pixels = np.broadcast_to(np.float32(1), grid.shape)
+    with pytest.raises(CannotDetect, match="too large"):
+        find_lesions(Volume(stack_of(grid), pixels), Diffusion(grid, pixels, pixels, 1400.0))
 
 
 def test_study_without_images_is_not_attempted():
