@@ -9,6 +9,7 @@ verdicts known: between repeats the better verdict wins, then the later one. The
     no          yes         verdict of diffusion, at best limited  shut: no axial T2W
     no          no          not assessed                           shut
 
+A series that counts but could not be assessed makes the study at best limited and shuts the gate.
 Diffusion is there if there is an ADC map, or a DWI of two b-values to compute it from. ``limited`` opens the gate, with
 the statement. Header findings and other series (other planes, DCE) never shut it. What a single series is judged by is
 in ``ai.quality.series``.
@@ -64,7 +65,8 @@ def judge_study(assembly: Assembly, series: Sequence[SeriesAssessment]) -> Study
     verdict = Verdict.NOT_ASSESSED
     for entry in counted:
         verdict = worse(verdict, entry.verdict)
-    if not t2w and verdict is Verdict.DIAGNOSTIC:
+    unseen = not t2w or any(entry.verdict is Verdict.NOT_ASSESSED for entry in counted)
+    if unseen and verdict is Verdict.DIAGNOSTIC:
         verdict = Verdict.LIMITED
     return StudyAssessment(
         study_instance_uid=assembly.study_instance_uid,

@@ -25,23 +25,33 @@ AIR_BORDER_FRACTION = 0.06
 
 
 def ghost_prominence(image: NDArray[np.float64], spacing_mm: tuple[float, float], phase_axis: int) -> float | None:
-    """Highest excess of the autocorrelation of local detail along phase over its neighbourhood, of the whole slice.
+    """Sharpest peak of the autocorrelation of local detail along phase, less that along frequency, of a whole slice.
 
-    About 0.03 without ghosts, up to 1 for a full copy. The lag is free, because phase oversampling moves the ghost of
-    FOV/p by a factor that no header tells. None where the image is too small.
+    Anatomy that happens to repeat itself does so along both axes; a ghost only along phase. About 0.01 without ghosts,
+    up to 1 for a full copy, never negative. The lag is free, because phase oversampling moves the ghost of FOV/p by a
+    factor that no header tells. None where the image is too small.
     """
-    count = image.shape[phase_axis]
+    detail = local_detail(image)
+    phase, frequency = (_sharpest_peak(detail, spacing_mm[axis], axis) for axis in (phase_axis, 1 - phase_axis))
+    if phase is None or frequency is None:
+        return None
+    return max(0.0, phase - max(0.0, frequency))
+
+
+def _sharpest_peak(detail: NDArray[np.float64], step_mm: float, axis: int) -> float | None:
+    """Highest excess of the absolute autocorrelation along ``axis`` over its neighbourhood, at any lag looked at."""
+    count = detail.shape[axis]
     nearest, farthest = NEIGHBOUR_PIXELS
-    first = int(np.ceil(SHORTEST_LAG_MM / spacing_mm[phase_axis]))
+    first = int(np.ceil(SHORTEST_LAG_MM / step_mm))
     last = min(int(count * LONGEST_LAG_FRACTION), count - farthest - 1)
     if last - first < farthest:
         return None
-    correlation = np.abs(autocorrelation(local_detail(image), phase_axis))
+    correlation = np.abs(autocorrelation(detail, axis))
     peak = ndimage.maximum_filter1d(correlation, 2 * PEAK_PIXELS + 1)
     beside = ndimage.maximum_filter1d(correlation, farthest - nearest + 1)
     centre = (nearest + farthest) // 2
     neighbour = np.maximum(np.roll(beside, centre), np.roll(beside, -centre))
-    return float(max(0.0, np.max((peak - neighbour)[first:last])))
+    return float(np.max((peak - neighbour)[first:last]))
 
 
 def air_ghost_ratio(image: NDArray[np.float64], phase_axis: int) -> tuple[float | None, str]:

@@ -61,7 +61,7 @@ DEFINITIONS: Mapping[str, Definition] = {
     ),
     "ghost_prominence": Definition(
         RATIO,
-        "Sharpest autocorrelation peak along phase over its neighbourhood",
+        "Sharpest autocorrelation peak along phase less that along frequency",
         "phase direction unknown or image too small",
     ),
     "entropy_focus": Definition(RATIO, "Entropy focus criterion, 0 focused to 1 spread", "empty image"),

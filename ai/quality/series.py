@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ai.quality import codes
-from ai.quality.metrics import SliceMetrics
+from ai.quality.metrics import RATIO, SliceMetrics
 from ai.quality.protocol import check_series, not_checkable
 from ai.quality.scoring import CRITERIA, LIMITED_BELOW, NON_DIAGNOSTIC_BELOW, Criterion, pooled
 from ai.quality.types import Finding, Metric, SeriesAssessment, Severity, SliceScore, Verdict
@@ -101,7 +101,7 @@ def _defects(subscore: _SubScore, slices: Sequence[SliceMetrics], metrics: Seque
     severity = Severity.DISQUALIFYING if subscore.score < NON_DIAGNOSTIC_BELOW else Severity.LIMITING
     criterion = subscore.criterion
     metric = next(metric for metric in metrics if metric.name == criterion.metric)
-    value = f"{metric.name} {metric.value:.3g} {metric.unit}" if metric.value is not None else metric.name
+    value = _words(metric)
     seen_on = tuple(
         entry.reference.sop_instance_uid
         for entry, score in zip(slices, subscore.per_slice, strict=False)
@@ -109,6 +109,13 @@ def _defects(subscore: _SubScore, slices: Sequence[SliceMetrics], metrics: Seque
     )
     text = f"{criterion.defect} ({value}, sub-score {subscore.score:.2f})"
     return [Finding(criterion.code, severity, text, value, seen_on)]
+
+
+def _words(metric: Metric) -> str:
+    """A metric's name and value for people; the UCUM unit 1 says nothing and is left out."""
+    figure = "" if metric.value is None else f" {metric.value:.3g}"
+    unit = "" if metric.unit == RATIO else f" {metric.unit}"
+    return f"{metric.name.replace('_', ' ')}{figure}{unit}"
 
 
 def _bad_slices(scores: Sequence[SliceScore], defects: Sequence[Finding]) -> list[Finding]:
