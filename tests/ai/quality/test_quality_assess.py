@@ -121,7 +121,7 @@ def test_a_stronger_defect_never_scores_higher(made, kind: str, strengths: tuple
     for strength in strengths:
         ruined = getattr(made.corrupt, kind)(pixels, strength, *extra)
         scores.append(judge(made.volume(ruined), Role.T2W_AXIAL).score)
-    # 0.1: where noise just drowns what a scene of few shapes has in common with itself, the ghost peak loses some height.
+    # 0.1: noise drowns what a scene of few shapes has in common with itself, and a chance ghost peak loses height.
     assert all(later <= earlier + 0.1 for earlier, later in pairwise(scores)), scores
     assert scores[0] >= 0.7
     assert scores[-1] < 0.4
