@@ -46,7 +46,7 @@ test: $(DEV_ENV) lint
 
 bench: $(DEV_ENV)
 	deploy/install-test-peers.sh
-	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python -m benchmarks.end_to_end
 
 clean:
 	rm -rf $(VENV) demo-data .mypy_cache .ruff_cache .pytest_cache

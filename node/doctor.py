@@ -106,12 +106,12 @@ def _ports(settings: Settings) -> Iterator[Check]:
 
 
 def _destinations(settings: Settings) -> Iterator[Check]:
-    from node.dimse.storage_scu import Destination, DestinationUnavailable, echo
+    from node.dimse.storage_scu import DestinationUnavailable, echo
 
-    for d in settings.destinations:
+    for destination in settings.destinations:
         try:
-            echo(Destination(d.name, d.ae_title, d.host, d.port), settings.dicom.ae_title, timeout_s=5)
+            echo(destination, settings.dicom.ae_title, timeout_s=5)
         except DestinationUnavailable as error:
-            yield Check(f"destination {d.name}", "warn", str(error))
+            yield Check(f"destination {destination.name}", "warn", str(error))
         else:
-            yield Check(f"destination {d.name}", "ok", "answers C-ECHO")
+            yield Check(f"destination {destination.name}", "ok", "answers C-ECHO")

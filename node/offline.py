@@ -15,7 +15,7 @@ from ai.quality.document import to_document
 from ai.quality.types import StudyAssessment
 from node.files import files_under
 from node.results.write import to_bytes
-from node.workflow.context import LoadedStudy, load_study
+from node.workflow.context import LoadedStudy, identified, load_study
 from node.workflow.detect import detect_if_open, detection_document
 from node.workflow.report import author_objects
 from storage.errors import UnreadableInstance
@@ -52,7 +52,9 @@ def read_folder(paths: Iterable[Path], progress: Progress) -> Folder:
         if instance in files[study]:
             folder.refused[path] = f"same SOP Instance UID as {files[study][instance].name}"
             continue
-        headers[study][instance] = dataset_from_json(header.json)
+        headers[study][instance] = identified(
+            dataset_from_json(header.json), study, header.series_instance_uid, header.sop_class_uid, instance
+        )
         files[study][instance] = path
     for study in headers:
         progress(f"assembling study {study}: {len(headers[study])} instances")

@@ -35,7 +35,7 @@ def _watch_supervisor(stop: threading.Event) -> None:
 
 
 def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
-    from node.dimse.association import AssociationLimits, RemotePeer, Right
+    from node.dimse.association import AssociationLimits
     from node.dimse.server import Receiver, ReceiverOptions
     from storage.database import Database
     from storage.objects import ObjectStore
@@ -46,7 +46,7 @@ def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
         host=dicom.host,
         port=dicom.port,
         slot_name=slot,
-        peers=tuple(RemotePeer(p.name, p.ae_title, p.host, frozenset(map(Right, p.rights))) for p in settings.peers),
+        peers=settings.peers,
         require_called_ae_title=dicom.require_called_ae_title,
         reuse_port=dicom.processes > 1,
         limits=AssociationLimits(
@@ -58,7 +58,9 @@ def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
     database = Database(settings.database_url)
     data_dir = settings.data_dir
     with Receiver(options, database, ObjectStore(data_dir / "objects"), data_dir / "spool"):
-        stop.wait()
+        # Without a timeout the main thread may sleep through the signal that another thread received.
+        while not stop.wait(0.5):
+            pass
     database.dispose()
 
 

@@ -122,6 +122,11 @@ class Destination(_Section):
     port: Port
     receives: tuple[ObjectKind, ...] = Field(tuple(ObjectKind), description="which objects: all kinds by default")
 
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"{self.name} ({self.ae_title} at {self.host}:{self.port})"
+
 
 class Settings(BaseSettings):
     """The node's configuration."""

@@ -20,7 +20,6 @@ from storage.models import (
     StudyVerdict,
 )
 
-
 _CANDIDATE_COLUMNS = (
     "tracking_uid",
     "probability",
@@ -40,6 +39,8 @@ class UnknownStudy(StorageError):
 class StoredInstance:
     """What a step needs of an instance: its identity, its bytes' name, its header as DICOM JSON."""
 
+    series_instance_uid: str
+    sop_class_uid: str
     sop_instance_uid: str
     object_digest: str
     header: dict[str, Any]
@@ -74,12 +75,15 @@ def stored_instances(session: Session, revision: StudyRevision) -> list[StoredIn
     So a step repeated after a crash sees the same input.
     """
     query = (
-        select(Instance)
+        select(Instance, Series.series_instance_uid)
         .join(Series)
         .where(Series.study_id == revision.study_id, Instance.revision_number <= revision.number)
         .order_by(Instance.id)
     )
-    return [StoredInstance(i.sop_instance_uid, i.object_digest, i.header) for i in session.scalars(query)]
+    return [
+        StoredInstance(series_uid, i.sop_class_uid, i.sop_instance_uid, i.object_digest, i.header)
+        for i, series_uid in session.execute(query)
+    ]
 
 
 def save_assessments(session: Session, revision: StudyRevision, assessments: Iterable[dict[str, Any]]) -> None:

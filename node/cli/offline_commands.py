@@ -108,14 +108,14 @@ def send(
     json: JsonOption = False,
 ) -> None:
     """Send DICOM files by C-STORE. Exit code 1 if any was not stored."""
-    from node.dimse.storage_scu import Destination
     from node.dimse.storage_scu import send as store
     from node.files import files_under
+    from node.settings import Destination
 
     try:
         ae_title, address = to.rsplit("@", 1)
         host, port = address.rsplit(":", 1)
-        destination = Destination("command line", ae_title, host, int(port))
+        destination = Destination(name="command-line", ae_title=ae_title, host=host, port=int(port))
     except ValueError:
         refuse(f"--to {to!r}: expected AET@host:port, for example PACS@10.1.2.3:104")
     outcomes = list(store(destination, files_under(paths), calling))

@@ -4,7 +4,6 @@ import socket
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 import structlog
@@ -14,28 +13,12 @@ from pynetdicom.events import Event
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.dimse.contexts import is_storage_context, verification_context
+from node.settings import Peer, Right
 from storage.associations import close_association, open_association
 from storage.database import Database
 from storage.errors import StorageError
 
 _log = structlog.get_logger(__name__)
-
-
-class Right(StrEnum):
-    """What a peer may ask of the receiver."""
-
-    ECHO = "echo"
-    STORE = "store"
-
-
-@dataclass(frozen=True)
-class RemotePeer:
-    """A configured peer: its AE title, the host it calls from (address or name), and what it may do."""
-
-    name: str
-    ae_title: str
-    host: str
-    rights: frozenset[Right] = frozenset(Right)
 
 
 @dataclass(frozen=True)
@@ -89,7 +72,7 @@ class AssociationPolicy:
     """Who may associate. Without configured peers everybody may: sensible only on loopback, our default."""
 
     ae_title: str
-    peers: Sequence[RemotePeer] = ()
+    peers: Sequence[Peer] = ()
     require_called_ae_title: bool = False
 
     def judge(self, calling_ae_title: str, called_ae_title: str, address: str) -> Rejection | frozenset[Right]:

@@ -4,7 +4,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from pynetdicom import AE, evt
@@ -13,6 +12,7 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 
 from node.dimse.pynetdicom_options import configure_pynetdicom
+from node.settings import Destination
 
 MAXIMUM_PDU_BYTES: Final = 128 << 10
 TIMEOUT_S: Final = 60.0
@@ -22,21 +22,6 @@ _PARKING_S: Final = 5.0
 
 class DestinationUnavailable(Exception):
     """The destination did not let us in; the message says how it failed and what to check."""
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where objects go."""
-
-    name: str
-    ae_title: str
-    host: str
-    port: int
-
-    @property
-    def label(self) -> str:
-        """How messages name it."""
-        return f"{self.name} ({self.ae_title} at {self.host}:{self.port})"
 
 
 class _ParkingCheckpoint(threading.Event):

@@ -11,12 +11,13 @@ from typing import Self
 import structlog
 from pynetdicom import AE, evt
 
-from node.dimse.association import AssociationLimits, AssociationPolicy, AssociationRegister, RemotePeer
+from node.dimse.association import AssociationLimits, AssociationPolicy, AssociationRegister
 from node.dimse.contexts import supported_contexts
 from node.dimse.listener import Listener
 from node.dimse.pynetdicom_options import configure_pynetdicom
 from node.dimse.storage_scp import StorageScp
 from node.dimse.verification import on_c_echo
+from node.settings import Peer
 from storage.associations import close_stale
 from storage.database import Database
 from storage.objects import ObjectStore
@@ -40,7 +41,7 @@ class ReceiverOptions:
     """0 takes a free port; `Receiver.port` tells which."""
     slot_name: str = "receiver-0"
     """Names this process in the index and its folder in the spool; stable over restarts, unique on this machine."""
-    peers: tuple[RemotePeer, ...] = ()
+    peers: tuple[Peer, ...] = ()
     """Who may associate; empty lets everybody in."""
     require_called_ae_title: bool = False
     reuse_port: bool = False

@@ -22,7 +22,8 @@ from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import PresentationContext
 
 from node.dimse.contexts import verification_context
-from node.dimse.requestor import TIMEOUT_S, Destination, DestinationUnavailable, association_with
+from node.dimse.requestor import TIMEOUT_S, DestinationUnavailable, association_with
+from node.settings import Destination
 
 __all__ = ["Destination", "DestinationUnavailable", "SendOutcome", "echo", "send"]
 

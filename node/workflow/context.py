@@ -54,6 +54,21 @@ def load_study(
     )
 
 
+def identified(
+    header: Dataset, study_instance_uid: str, series_instance_uid: str, sop_class_uid: str, sop_instance_uid: str
+) -> Dataset:
+    """Give the header the identity under which it was indexed.
+
+    A sender may encode a UID with a wrong value representation; the index understood it, later readers would not, and
+    one such instance must not cost its study the results.
+    """
+    header.add_new("StudyInstanceUID", "UI", study_instance_uid)
+    header.add_new("SeriesInstanceUID", "UI", series_instance_uid)
+    header.add_new("SOPClassUID", "UI", sop_class_uid)
+    header.add_new("SOPInstanceUID", "UI", sop_instance_uid)
+    return header
+
+
 class NodeContext:
     """Settings, index and object store of a running node, and the studies its steps are working on.
 
@@ -86,6 +101,15 @@ class NodeContext:
             revision = find_revision(session, study_instance_uid, number)
             instances = stored_instances(session, revision)
             closed_at = revision.closed_at or revision.opened_at
-        headers = {i.sop_instance_uid: dataset_from_json(i.header) for i in instances}
+        headers = {
+            i.sop_instance_uid: identified(
+                dataset_from_json(i.header),
+                study_instance_uid,
+                i.series_instance_uid,
+                i.sop_class_uid,
+                i.sop_instance_uid,
+            )
+            for i in instances
+        }
         paths = {i.sop_instance_uid: self.objects.path(i.object_digest) for i in instances}
         return load_study(study_instance_uid, headers, paths, number, closed_at)

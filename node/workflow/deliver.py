@@ -3,7 +3,6 @@
 import structlog
 from sqlalchemy.orm import Session
 
-from node.dimse.storage_scu import Destination as StoreDestination
 from node.dimse.storage_scu import send
 from node.settings import Destination
 from node.workflow.context import NodeContext
@@ -67,7 +66,6 @@ def _attempt(
     """SOP Instance UID -> (delivered, status or error)."""
     if destination is None:
         return dict.fromkeys(digests, (False, "the destination is no longer configured"))
-    remote = StoreDestination(destination.name, destination.ae_title, destination.host, destination.port)
     outcomes: dict[str, tuple[bool, str]] = {}
     files = []
     for uid, digest in digests.items():
@@ -75,7 +73,7 @@ def _attempt(
             files.append(context.objects.verified_path(digest))
         except StorageError as error:
             outcomes[uid] = (False, str(error))
-    for outcome in send(remote, files, context.settings.dicom.ae_title):
+    for outcome in send(destination, files, context.settings.dicom.ae_title):
         status = outcome.error or f"0x{outcome.status or 0:04X}"
         outcomes[outcome.sop_instance_uid] = (outcome.delivered, status)
     return outcomes

@@ -1,5 +1,6 @@
 """Settings: file, environment, and refusals a PACS administrator understands."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,8 @@ def test_a_destination_receives_every_kind_unless_told() -> None:
     ],
 )
 def test_a_bad_configuration_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
-    with pytest.raises(ConfigurationError, match=".*") as refusal:
+    with pytest.raises(ConfigurationError, match=re.escape(named)):
         load_settings(write(tmp_path, text))
-    assert named in str(refusal.value)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from node.dimse.contexts import STORAGE_SOP_CLASSES
 from node.dimse.storage_scu import (
     MAXIMUM_ASSOCIATIONS_OF_BATCH,
     MAXIMUM_CONTEXTS,
-    Destination,
     DestinationUnavailable,
     echo,
     send,
 )
+from node.settings import Destination
 from tests.fixtures.dcmtk import Pacs, free_port, storescp
 from tests.fixtures.mr_instances import mr_instance
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.peers
 
 
 def destination(pacs: Pacs) -> Destination:
-    return Destination("pacs", pacs.ae_title, "127.0.0.1", pacs.port)
+    return Destination(name="pacs", ae_title=pacs.ae_title, host="127.0.0.1", port=pacs.port)
 
 
 def data_set_bytes(path: Path) -> bytes:
@@ -74,12 +74,12 @@ def test_echo(tmp_path: Path) -> None:
 
 def test_an_unreachable_destination_is_the_outcome_of_each_file(tmp_path: Path) -> None:
     files = [written(tmp_path) for _ in range(3)]
-    nobody = Destination("pacs", "PACS", "127.0.0.1", free_port())
+    nobody = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=free_port())
     for outcome in send(nobody, files, "PACSGATE"):
         assert not outcome.delivered
         assert outcome.status is None
         assert outcome.error == f"cannot connect to pacs (PACS at 127.0.0.1:{nobody.port}): Connection refused"
-    unknown = Destination("pacs", "PACS", "no-such-host.invalid", 104)
+    unknown = Destination(name="pacs", ae_title="PACS", host="no-such-host.invalid", port=104)
     assert all("host name cannot be resolved" in outcome.error for outcome in send(unknown, files, "PACSGATE"))
 
 
@@ -146,6 +146,6 @@ def test_a_destination_that_never_answers_is_given_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         accepted: list[socket.socket] = []
         threading.Thread(target=lambda: accepted.append(server.accept()[0]), daemon=True).start()
-        silent = Destination("pacs", "PACS", "127.0.0.1", server.getsockname()[1])
+        silent = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=server.getsockname()[1])
         (outcome,) = send(silent, [written(tmp_path)], "PACSGATE", timeout_s=1)
     assert "did not answer the association request" in outcome.error

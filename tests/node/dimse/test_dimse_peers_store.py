@@ -9,7 +9,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, generate_uid
 from pynetdicom.dsutils import split_dataset
 
 from node.dimse.server import ReceiverOptions
-from node.dimse.storage_scu import Destination, send
+from node.dimse.storage_scu import send
+from node.settings import Destination
 from tests.fixtures.dcmtk import echoscu, free_port, storescp, storescu
 from tests.fixtures.receiver_process import NodeFolder, running_receiver
 
@@ -70,7 +71,8 @@ def test_every_transfer_syntax_is_stored_as_received(node: NodeFolder, shared_da
         if path.is_file() and path.read_bytes()[128:132] == b"DICM"
     ]
     with running_receiver(node) as receiver:
-        outcomes = list(send(Destination("node", "PACSGATE", "127.0.0.1", receiver.port), every, "SCANNER"))
+        destination = Destination(name="node", ae_title="PACSGATE", host="127.0.0.1", port=receiver.port)
+        outcomes = list(send(destination, every, "SCANNER"))
         assert receiver.terminate() == 0
     stored, syntaxes = node.instances(), set()
     assert [outcome.path for outcome in outcomes] == every

@@ -7,9 +7,10 @@ from pydicom._uid_dict import UID_dictionary
 from pynetdicom import sop_class
 from pynetdicom.service_class import StorageServiceClass
 
-from node.dimse.association import AssociationPolicy, Rejection, RemotePeer, Right
+from node.dimse.association import AssociationPolicy, Rejection
 from node.dimse.contexts import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, is_storage_context, supported_contexts
 from node.dimse.storage_scp import MAXIMUM_ERROR_COMMENT_LENGTH, StoreStatus, error_comment, status_of
+from node.settings import Peer, Right
 from storage.errors import (
     IndexUnavailable,
     MismatchedInstance,
@@ -62,15 +63,15 @@ def test_every_context_reaches_its_service() -> None:
     assert not any("Deflate" in UID_dictionary[uid][4] for uid in TRANSFER_SYNTAXES)
 
 
-SCANNER = RemotePeer("scanner", "SKYRA", "127.0.0.1")
-CONSOLE = RemotePeer("console", "CONSOLE", "localhost", frozenset({Right.ECHO}))
+SCANNER = Peer(name="scanner", ae_title="SKYRA", host="127.0.0.1")
+CONSOLE = Peer(name="console", ae_title="CONSOLE", host="localhost", rights=(Right.ECHO,))
 
 
 @pytest.mark.parametrize(
     ("calling", "called", "address", "expected"),
     [
-        ("SKYRA", "PACSGATE", "127.0.0.1", frozenset(Right)),
-        (" SKYRA ", "PACSGATE ", "127.0.0.1", frozenset(Right)),
+        ("SKYRA", "PACSGATE", "127.0.0.1", frozenset({Right.ECHO, Right.STORE})),
+        (" SKYRA ", "PACSGATE ", "127.0.0.1", frozenset({Right.ECHO, Right.STORE})),
         ("CONSOLE", "PACSGATE", "127.0.0.1", frozenset({Right.ECHO})),
         ("SKYRA", "PACSGATE", "10.0.0.9", (1, 1, 3)),
         ("OTHER", "PACSGATE", "127.0.0.1", (1, 1, 3)),
@@ -86,8 +87,8 @@ def test_who_may_associate(calling: str, called: str, address: str, expected: ob
 
 
 def test_one_ae_title_at_several_hosts() -> None:
-    first = RemotePeer("ct", "SCANNER", "10.0.0.1", frozenset({Right.STORE}))
-    second = RemotePeer("mr", "SCANNER", "10.0.0.2", frozenset({Right.ECHO}))
+    first = Peer(name="ct", ae_title="SCANNER", host="10.0.0.1", rights=(Right.STORE,))
+    second = Peer(name="mr", ae_title="SCANNER", host="10.0.0.2", rights=(Right.ECHO,))
     policy = AssociationPolicy("PACSGATE", (first, second))
     assert policy.judge("SCANNER", "ANY", "10.0.0.1") == {Right.STORE}
     assert policy.judge("SCANNER", "ANY", "10.0.0.2") == {Right.ECHO}
@@ -102,7 +103,7 @@ def test_strangers_are_never_let_in(calling: str, called: str, address: str) -> 
 
 
 def test_a_peer_whose_host_cannot_be_resolved_is_not_let_in() -> None:
-    policy = AssociationPolicy("PACSGATE", (RemotePeer("gone", "GONE", "no-such-host.invalid"),))
+    policy = AssociationPolicy("PACSGATE", (Peer(name="gone", ae_title="GONE", host="no-such-host.invalid"),))
     assert isinstance(policy.judge("GONE", "PACSGATE", "127.0.0.1"), Rejection)
 
 
