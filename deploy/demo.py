@@ -21,7 +21,7 @@ from pynetdicom.sop_class import Comprehensive3DSRStorage, LabelMapSegmentationS
 FOLDER = Path("demo-data")
 PACSGATE = Path(sys.executable).parent / "pacsgate"
 TIMEOUT_S = 180
-STUDIES = {"good": [], "motion-ruined": ["--artifact", "motion", "--severity", "5"]}
+STUDIES = {"good": [], "motion-ruined": ["--artifact", "motion", "--severity", "4"]}
 
 
 def say(text: str = "") -> None:

@@ -206,10 +206,14 @@ class StudyRevision(Base):
     pipeline_version: Mapped[str] = mapped_column(Text, default="")
 
     study: Mapped[Study] = relationship(back_populates="revisions")
-    assessments: Mapped[list["SeriesAssessmentRow"]] = relationship(back_populates="revision")
+    assessments: Mapped[list["SeriesAssessmentRow"]] = relationship(
+        back_populates="revision", order_by="SeriesAssessmentRow.id"
+    )
     verdict: Mapped["StudyVerdict | None"] = relationship(back_populates="revision")
-    candidates: Mapped[list["DetectionCandidate"]] = relationship(back_populates="revision")
-    results: Mapped[list["ResultObject"]] = relationship(back_populates="revision")
+    candidates: Mapped[list["DetectionCandidate"]] = relationship(
+        back_populates="revision", order_by="DetectionCandidate.id"
+    )
+    results: Mapped[list["ResultObject"]] = relationship(back_populates="revision", order_by="ResultObject.id")
 
 
 class SeriesAssessmentRow(Base):

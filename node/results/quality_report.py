@@ -24,6 +24,9 @@ MAX_WORST_SLICES = 3
 """Slices with the lowest score that a group points to: enough to see the defect, few enough to open."""
 MAX_SLICES_PER_FINDING = 5
 
+_SIGNIFICANT_DIGITS = 4
+"""More would claim a precision that no image metric has, and no reader shows."""
+
 
 def quality_report(
     source: SourceStudy,
@@ -154,7 +157,7 @@ def _measurements(series: SeriesAssessment) -> list[sr.Measurement]:
         if code is not None and metric.value is not None:
             values.append((code, metric.value, metric.unit))
     return [
-        sr.Measurement(name=name, value=float(value), unit=codes.unit(unit))
+        sr.Measurement(name=name, value=float(f"{value:.{_SIGNIFICANT_DIGITS}g}"), unit=codes.unit(unit))
         for name, value, unit in values
         if math.isfinite(value)
     ]
