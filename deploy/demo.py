@@ -132,7 +132,7 @@ def show(name: str, shown: dict[str, Any], seconds: float) -> None:
         score = "" if series["score"] is None else f" score {series['score']:.2f}"
         say(f"  {series['role']:<14} {series['verdict']}{score}  {series['reason']}")
     detection = shown["detection"]
-    say(f"  detection  {detection['state']}: {len(detection['candidates'])} candidates. {detection['reason']}")
+    say(f"  detection  {detection['state']}: {detection['reason']}")
     for item in shown["objects"]:
         say(f"  returned   {item['kind']}  {item['sop_instance_uid']}")
     say(f"  {seconds:.1f} s from the last image to the results at the PACS (2 s of them waiting for silence)")
