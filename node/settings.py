@@ -99,7 +99,7 @@ class DeliverySettings(_Section):
     """How results reach their destinations."""
 
     first_retry_s: float = Field(5, gt=0, description="a PACS that restarts is back within seconds")
-    backoff_rate: float = Field(2, ge=1, description="each wait is this much longer than the one before")
+    backoff_rate: float = Field(2, ge=1, le=100, description="each wait is this much longer than the one before")
     max_attempts: int = Field(30, ge=1, le=100, description="about twenty hours in all; then `studies replay`")
 
 

@@ -73,20 +73,32 @@ def save_results(session: Session, revision: StudyRevision, results: Iterable[Ne
 
 
 def due_deliveries(session: Session, now: datetime) -> list[DueDelivery]:
-    """What is due, one entry per revision and destination."""
+    """Everything to be sent now, by revision and destination.
+
+    ``attempt`` is made of the round and the sum of all attempts made in it, delivered objects included. That sum rises
+    with every outcome that is booked, while the attempts of what is due may be those of an earlier time: after a crash
+    in the middle of an attempt its objects are due at different times.
+    """
+    due = (
+        select(ResultObject.revision_id, Delivery.destination)
+        .join(Delivery)
+        .where(Delivery.state == DeliveryState.PENDING, Delivery.next_attempt_at <= now)
+        .distinct()
+        .subquery()
+    )
     rows = session.execute(
         select(
             Study.study_instance_uid,
             StudyRevision.number,
             Delivery.destination,
             func.max(Delivery.round),
-            func.max(Delivery.attempts),
+            func.sum(Delivery.attempts),
         )
-        .select_from(Delivery)
-        .join(ResultObject)
-        .join(StudyRevision)
+        .select_from(due)
+        .join(ResultObject, ResultObject.revision_id == due.c.revision_id)
+        .join(Delivery, (Delivery.result_id == ResultObject.id) & (Delivery.destination == due.c.destination))
+        .join(StudyRevision, StudyRevision.id == due.c.revision_id)
         .join(Study)
-        .where(Delivery.state == DeliveryState.PENDING, Delivery.next_attempt_at <= now)
         .group_by(Study.study_instance_uid, StudyRevision.number, Delivery.destination)
     )
     return [DueDelivery(uid, number, name, f"{round_}.{attempts}") for uid, number, name, round_, attempts in rows]
