@@ -1,5 +1,6 @@
 """The supervisor behind ``pacsgate up``: starts the node's processes, restarts what dies, drains on SIGTERM."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -41,7 +42,11 @@ class Supervisor:
         if config_file is not None:
             self._environment["PACSGATE_CONFIG"] = str(config_file.absolute())
         receivers = [Child("receiver", f"receiver-{n}") for n in range(settings.dicom.processes)]
-        self.children = [*receivers, Child("worker", "worker-0"), Child("web", "web-0")]
+        self.children = [*receivers, Child("web", "web-0")]
+        if importlib.util.find_spec("scipy") is None:
+            log.warning("worker.absent", reason="image processing is not installed: studies are received and wait")
+        else:
+            self.children.append(Child("worker", "worker-0"))
 
     def run(self, stop: Event) -> None:
         """Supervise until ``stop`` is set, then drain."""

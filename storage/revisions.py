@@ -31,6 +31,10 @@ _CANDIDATE_COLUMNS = (
 )
 
 
+REPLAYED = "replayed"
+"""Why a revision was closed that somebody opened to have the study judged anew."""
+
+
 class UnknownStudy(StorageError):
     """No such study (or revision) in the index."""
 
@@ -84,6 +88,42 @@ def stored_instances(session: Session, revision: StudyRevision) -> list[StoredIn
         StoredInstance(series_uid, i.sop_class_uid, i.sop_instance_uid, i.object_digest, i.header)
         for i, series_uid in session.execute(query)
     ]
+
+
+def assessments_that_hold(
+    session: Session, revision: StudyRevision, pipeline_version: str
+) -> dict[str, dict[str, Any]]:
+    """Series Instance UID -> assessment document of the revision before, for series that have not changed since.
+
+    Only what the same pipeline version judged holds, and nothing where somebody asked to judge the study anew.
+    """
+    if revision.closed_reason == REPLAYED:
+        return {}
+    before = session.scalar(
+        select(StudyRevision)
+        .where(
+            StudyRevision.study_id == revision.study_id,
+            StudyRevision.number < revision.number,
+            StudyRevision.pipeline_version == pipeline_version,
+            StudyRevision.assessments.any(),
+        )
+        .order_by(StudyRevision.number.desc())
+        .limit(1)
+    )
+    if before is None:
+        return {}
+    changed = set(
+        session.scalars(
+            select(Series.series_instance_uid)
+            .join(Instance)
+            .where(
+                Series.study_id == revision.study_id,
+                Instance.revision_number > before.number,
+                Instance.revision_number <= revision.number,
+            )
+        )
+    )
+    return {a.series_instance_uid: a.document for a in before.assessments if a.series_instance_uid not in changed}
 
 
 def save_assessments(session: Session, revision: StudyRevision, assessments: Iterable[dict[str, Any]]) -> None:
@@ -180,7 +220,7 @@ def open_again(session: Session, study_instance_uid: str, at: datetime, pipeline
         state=RevisionState.CLOSED,
         opened_at=at,
         closed_at=at,
-        closed_reason="replayed",
+        closed_reason=REPLAYED,
         pipeline_version=pipeline_version,
     )
     session.add(revision)

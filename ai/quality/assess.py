@@ -4,7 +4,7 @@ A series of several stacks (b-values, time points) has one row: its score is the
 those of the highest b acquired, because that image carries detection and fails first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -30,14 +30,24 @@ MAXIMUM_PIXELS = 2**28
 """Pixels of one stack that are loaded at most (1 GiB as float32)."""
 
 
-def assess(assembly: Assembly, source: PixelSource, progress: Callable[[str], None] | None = None) -> StudyAssessment:
+def assess(
+    assembly: Assembly,
+    source: PixelSource,
+    progress: Callable[[str], None] | None = None,
+    known: Mapping[str, SeriesAssessment] | None = None,
+) -> StudyAssessment:
     """Judge every series of a study and decide whether detection may run.
 
-    ``progress`` is called with a short text before each series. Pixels that cannot be had make a series not-assessed,
-    with the reason; nothing is raised for bad images.
+    ``progress`` is called with a short text before each series. ``known`` holds assessments by Series Instance UID that
+    still hold, of series that have not changed since. Pixels that cannot be had make a series not-assessed, with the
+    reason; nothing is raised for bad images.
     """
     series = []
     for entries in _by_series(assembly):
+        earlier = (known or {}).get(entries[0].stack.series_instance_uid)
+        if earlier is not None:
+            series.append(earlier)
+            continue
         if progress is not None:
             progress(f"quality of series {entries[0].stack.acquisition.series_description or entries[0].role}")
         series.append(_assess_series(entries, source))

@@ -1,6 +1,7 @@
 """Step assemble: check that the study's bytes are what was received, sort them into volumes, give each its role."""
 
 from node.workflow.context import NodeContext
+from node.workflow.version import PIPELINE_VERSION
 from storage.journal import record
 from storage.revisions import find_revision, stored_instances
 
@@ -15,6 +16,7 @@ def assemble_step(context: NodeContext, study_instance_uid: str, number: int) ->
         context.objects.verify(digest)
     assembly = context.study(study_instance_uid, number).assembly
     with context.database.session() as session:
+        find_revision(session, study_instance_uid, number).pipeline_version = PIPELINE_VERSION
         record(
             session,
             "assembled",

@@ -71,16 +71,22 @@ class Worker:
         log.info("worker.stopped")
 
     def sweep(self) -> None:
-        """Close what is quiet, submit what is complete, give up what is dead, deliver what is due."""
+        """Close what is quiet, submit what is complete, give up what is dead, deliver what is due.
+
+        Workflow ids carry the pipeline version: after an upgrade the engine leaves workflows of the old version alone,
+        and what they had not finished starts anew under the new one.
+        """
         now = utc_now()
         with self.context.database.session() as session:
             close_quiet_series(session, self._quiet, now)
             for closed in close_quiet_studies(session, self._quiet, now):
                 log.info("study.closed", study_instance_uid=closed.study_instance_uid, reason=closed.reason)
         with self.context.database.read() as session:
-            studies = {f"study/{uid}/{number}": (uid, number) for uid, number in closed_revisions(session)}
+            studies = {
+                f"{PIPELINE_VERSION}/study/{uid}/{number}": (uid, number) for uid, number in closed_revisions(session)
+            }
             deliveries = {
-                f"delivery/{d.study_instance_uid}/{d.revision}/{d.destination}/{d.attempt}": d
+                f"{PIPELINE_VERSION}/delivery/{d.study_instance_uid}/{d.revision}/{d.destination}/{d.attempt}": d
                 for d in due_deliveries(session, now)
             }
         self._submitted &= studies.keys() | deliveries.keys()

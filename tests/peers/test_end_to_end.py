@@ -200,3 +200,8 @@ def test_a_late_series_opens_the_next_revision(
     first = {item["sop_instance_uid"] for item in results["ProstateX-0000"].shown["objects"]}
     assert first.isdisjoint(item["sop_instance_uid"] for item in shown["objects"])
     assert any(entry["event"] == "revision-opened" for entry in shown["journal"])
+    assessed = [entry["message"] for entry in shown["journal"] if entry["event"] == "assessed"]
+    assert assessed == [
+        "7 series, 0 of them unchanged since the revision before",
+        "8 series, 7 of them unchanged since the revision before",
+    ]
