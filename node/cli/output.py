@@ -10,8 +10,11 @@ from rich.table import Table
 
 RESEARCH_USE = "Research use only. Not for diagnosis."
 
-_out = Console(highlight=False)
-_err = Console(stderr=True, highlight=False)
+_out = Console(highlight=False, emoji=False)
+_err = Console(stderr=True, highlight=False, emoji=False)
+
+_CONTROL_CHARACTERS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""C0 and C1 controls: text from a header could command the terminal it is shown on."""
 
 VERDICT_STYLES = {"diagnostic": "green", "limited": "yellow", "non-diagnostic": "bold red", "not-assessed": "dim"}
 
@@ -22,8 +25,12 @@ def print_json(document: Any) -> None:
 
 
 def print_text(text: str = "") -> None:
-    """A line for people (markup of rich is not interpreted: the text may come from a header)."""
-    _out.print(text, markup=False)
+    """A line for people, left to the terminal to wrap. It may come from a header: nothing in it is interpreted."""
+    _print(_out, text)
+
+
+def _print(console: Console, text: str, style: str | None = None) -> None:
+    console.print(text.translate(_CONTROL_CHARACTERS), markup=False, soft_wrap=True, style=style)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -38,17 +45,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 def _cell(text: str) -> Any:
     from rich.text import Text
 
-    return Text(text, style=VERDICT_STYLES.get(text, ""))
+    return Text(text.translate(_CONTROL_CHARACTERS), style=VERDICT_STYLES.get(text, ""))
 
 
 def progress(text: str) -> None:
     """A line of progress on stderr."""
-    _err.print(f"  {text}", markup=False, style="dim")
+    _print(_err, f"  {text}", style="dim")
 
 
 def complain(message: str) -> None:
     """An error on stderr; the command goes on."""
-    _err.print(f"pacsgate: {message}", markup=False, style="bold red")
+    _print(_err, f"pacsgate: {message}", style="bold red")
 
 
 def refuse(message: str, code: int = 2) -> NoReturn:
