@@ -1,0 +1,1 @@
+"""Evaluations: what the quality rules and the detector do on studies whose truth is known."""
