@@ -119,12 +119,14 @@ def send(
     except ValueError:
         refuse(f"--to {to!r}: expected AET@host:port, for example PACS@10.1.2.3:104")
     outcomes = list(store(destination, files_under(paths), calling))
+    if not outcomes:
+        refuse("no file to send")
     failed = [o for o in outcomes if not o.delivered]
     if json:
         print_json([o.__dict__ for o in outcomes])
     else:
         for outcome in failed:
-            print_text(f"{outcome.sop_instance_uid}: {outcome.error or f'status 0x{outcome.status:04X}'}")
+            print_text(f"{outcome.sop_instance_uid or outcome.path}: {outcome.error}")
         print_text(f"{len(outcomes) - len(failed)} of {len(outcomes)} objects stored at {to}")
     if failed:
         raise typer.Exit(1)
