@@ -1,10 +1,13 @@
 """The supervisor behind ``pacsgate up``: starts the node's processes, restarts what dies, drains on SIGTERM."""
 
+import fcntl
 import importlib.util
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -12,6 +15,8 @@ from threading import Event
 import structlog
 
 from node.settings import Settings
+from storage.database import Database
+from storage.objects import ObjectStore
 
 log = structlog.get_logger()
 
@@ -20,6 +25,50 @@ DRAIN_S = 40.0
 RESTART_WAITS_S = (0.2, 1.0, 5.0, 15.0)
 """A process that keeps dying is restarted ever more slowly."""
 STABLE_AFTER_S = 60.0
+
+
+TEMPORARY_ORPHAN_AGE_S = 3600.0
+
+
+class DataDirectoryInUse(Exception):
+    """Another node runs on this data directory; two would do the same work twice."""
+
+
+@contextmanager
+def prepare(settings: Settings) -> Iterator[int]:
+    """Make the data directory ours for as long as the node runs: locked, migrated, cleared of a crash's leftovers.
+
+    Yields the lock's file descriptor. The child processes hold it too, so that a supervisor that follows a killed one
+    waits until the last child of its predecessor has let go.
+
+    Raises:
+        DataDirectoryInUse: another node holds it.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with (settings.data_dir / "node.lock").open("w") as lock:
+        _lock(lock.fileno(), settings.data_dir)
+        database = Database(settings.database_url)
+        database.migrate()
+        database.dispose()
+        ObjectStore(settings.data_dir / "objects").sweep_temporary(TEMPORARY_ORPHAN_AGE_S)
+        yield lock.fileno()
+
+
+def _lock(descriptor: int, data_dir: Path) -> None:
+    deadline = time.monotonic() + DRAIN_S
+    warned = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise DataDirectoryInUse(f"another node is running on {data_dir}; stop it first") from error
+        else:
+            return
+        if not warned:
+            log.warning("data-directory.busy", data_dir=str(data_dir), waiting_up_to_s=DRAIN_S)
+            warned = True
+        time.sleep(0.2)
 
 
 @dataclass
@@ -37,7 +86,8 @@ class Child:
 class Supervisor:
     """Keeps one process per slot alive. It holds no state of its own: everything that matters is in storage."""
 
-    def __init__(self, settings: Settings, config_file: Path | None) -> None:
+    def __init__(self, settings: Settings, config_file: Path | None, lock: int) -> None:
+        self._lock = lock
         self._environment = dict(os.environ, PACSGATE_STORAGE__DATA_DIR=str(settings.data_dir))
         if config_file is not None:
             self._environment["PACSGATE_CONFIG"] = str(config_file.absolute())
@@ -77,6 +127,7 @@ class Supervisor:
             [sys.executable, "-m", "node.process", child.kind, "--slot", child.slot],
             stdin=subprocess.PIPE,
             env=self._environment,
+            pass_fds=(self._lock,),
         )
         child.started_at = now
         log.info("process.started", slot=child.slot, pid=child.process.pid)

@@ -21,19 +21,18 @@ def register(app: typer.Typer) -> None:
 def up(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Run the node: receiver, worker and web processes under one supervisor. Ctrl-C or SIGTERM drains and stops."""
     from node.log import configure_logging
-    from node.supervisor import Supervisor
-    from storage.database import Database
+    from node.supervisor import DataDirectoryInUse, Supervisor, prepare
 
     settings = settings_of(config, data_dir)
     configure_logging("supervisor")
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.database_url)
-    database.migrate()
-    database.dispose()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Supervisor(settings, config).run(stop)
+    try:
+        with prepare(settings) as lock:
+            Supervisor(settings, config, lock).run(stop)
+    except DataDirectoryInUse as error:
+        refuse(str(error))
 
 
 def config_show(config: ConfigOption = None, data_dir: DataDirOption = None, json: JsonOption = False) -> None:

@@ -35,7 +35,9 @@ def _print(console: Console, text: str, style: str | None = None) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table for people. Cells that are verdicts are coloured."""
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")  # a UID that is cut off is of no use
     for row in rows:
         cells = ["" if cell is None else str(cell) for cell in row]
         table.add_row(*(_cell(cell) for cell in cells))

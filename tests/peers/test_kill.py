@@ -50,6 +50,12 @@ def wait_for_step(node: RunningNode, step: str) -> None:
     node.wait_until(lambda: f'"step": "{step}"' in node.log.read_text(), 60, f"step {step} starts")
 
 
+def runs(pid: int) -> bool:
+    """Whether the process executes; a zombie that nobody has reaped does not."""
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
 def study_uid(files: list[Path]) -> str:
     return str(pydicom.dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
 
@@ -90,6 +96,21 @@ def test_everything_killed_at_once(
         wait_for_step(node, step)
     node.kill()
     node.start()
+    shown = node.wait_delivered(study_uid(simulated_files))
+    assert_whole(node, pacs, index_url, simulated_files, shown)
+
+
+def test_supervisor_killed_alone(node: RunningNode, pacs: Pacs, index_url: str, simulated_files: list[Path]) -> None:
+    """Its children end by themselves; a node started at once waits for them and goes on."""
+    assert storescu(node.dicom_port, simulated_files).returncode == 0
+    wait_for_step(node, "study.assess")
+    assert node.process is not None
+    worker = node.pid_of("worker-0")
+    node.process.kill()
+    node.process.wait(10)
+    node.start()
+    node.wait_until(lambda: node.pid_of("worker-0") != worker, 60, "the next worker starts")
+    assert not runs(worker), "two workers of one slot at once"
     shown = node.wait_delivered(study_uid(simulated_files))
     assert_whole(node, pacs, index_url, simulated_files, shown)
 
