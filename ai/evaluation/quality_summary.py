@@ -80,8 +80,8 @@ def summarise(records: Iterable[QualityRecord]) -> QualitySummary:
     return QualitySummary(
         seeds=seeds,
         held_out=TUNING_SEEDS.isdisjoint(seeds),
-        clean_called_diagnostic={role: _share(clean, role, Verdict.DIAGNOSTIC) for role in roles},
-        clean_called_non_diagnostic={role: _share(clean, role, Verdict.NON_DIAGNOSTIC) for role in roles},
+        clean_called_diagnostic={str(role): _share(clean, role, Verdict.DIAGNOSTIC) for role in roles},
+        clean_called_non_diagnostic={str(role): _share(clean, role, Verdict.NON_DIAGNOSTIC) for role in roles},
         clean_gate_open=proportion(sum(gates.values()), len(gates)),
         cells=tuple(cell for artifact, role in hit for cell in _cells(known, artifact, role)),
         artifacts=tuple(_artifact(known, artifact, role) for artifact, role in hit),
