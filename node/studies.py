@@ -33,7 +33,9 @@ def show_study(database: Database, study_instance_uid: str) -> dict[str, Any]:
         UnknownStudy: it is not in this index.
     """
     with database.read() as session:
-        study = session.scalar(select(Study).where(Study.study_instance_uid == study_instance_uid))
+        # PostgreSQL refuses NUL in a text; no UID in the index has one.
+        known = "\x00" not in study_instance_uid
+        study = session.scalar(select(Study).where(Study.study_instance_uid == study_instance_uid)) if known else None
         if study is None:
             raise UnknownStudy(f"study {study_instance_uid} is not in this index")
         revision = _judged_revision(study)
