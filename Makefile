@@ -42,7 +42,7 @@ lint: $(DEV_ENV)
 
 test: $(DEV_ENV) lint
 	deploy/install-test-peers.sh
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 bench: $(DEV_ENV)
 	deploy/install-test-peers.sh

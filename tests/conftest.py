@@ -12,9 +12,12 @@ SHARED_DATA = Path(os.environ.get("PACSGATE_SHARED_DATA", REPOSITORY.parent / "s
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip real-data tests with a clear line where the data is absent."""
+    """Slow suites first, so that parallel runs end together; real-data tests skipped where the data is absent."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
     if SHARED_DATA.is_dir():
         return
+    if os.environ.get("CI") and (REPOSITORY.parent / "shared" / "data").is_dir():
+        raise pytest.UsageError(f"real scanner data is at hand but not at {SHARED_DATA}: its tests must run in CI")
     absent = pytest.mark.skip(reason=f"real scanner data not found at {SHARED_DATA} (set PACSGATE_SHARED_DATA)")
     for item in items:
         if "real_data" in item.keywords:

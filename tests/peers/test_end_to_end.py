@@ -181,7 +181,9 @@ def test_a_result_that_comes_back_opens_no_revision(node: tuple[RunningNode, Pat
     running, _ = node
     result = results["ProstateX-0000"]
     assert storescu(running.dicom_port, result.files).returncode == 0
-    assert running.show(result.shown["study_instance_uid"])["revision"] == 1
+    shown = running.show(result.shown["study_instance_uid"])
+    assert shown is not None
+    assert shown["revision"] == 1
 
 
 def test_a_late_series_opens_the_next_revision(
