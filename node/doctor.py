@@ -86,7 +86,7 @@ def _index(settings: Settings) -> Iterator[Check]:
         with database.read() as session:
             session.execute(text("SELECT 1"))
         database.dispose()
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ValueError, ImportError) as error:  # not there, no address of one, no driver for it
         yield Check("index", "fail", f"does not answer: {type(error).__name__}")
     else:
         yield Check("index", "ok", "answers")
@@ -97,12 +97,14 @@ def _ports(settings: Settings) -> Iterator[Check]:
         ("DICOM port", settings.dicom.host, settings.dicom.port),
         ("web port", settings.web.host, settings.web.port),
     ):
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            taken = probe.connect_ex((host, port)) == 0
-        yield Check(
-            name, "warn" if taken else "ok", f"{host}:{port} {'in use (this node running?)' if taken else 'free'}"
-        )
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+        except socket.gaierror as error:
+            yield Check(name, "fail", f"{host}: {error.strerror}")
+        except OSError:
+            yield Check(name, "ok", f"{host}:{port} free")
+        else:
+            yield Check(name, "warn", f"{host}:{port} in use (this node running?)")
 
 
 def _destinations(settings: Settings) -> Iterator[Check]:

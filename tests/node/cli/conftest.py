@@ -21,6 +21,7 @@ def pacsgate() -> Command:
             # Logging is set up per process; a test must not leave its own behind.
             patch.setattr("node.cli.configure_logging", lambda *_: None)
             patch.setenv("TERM", "dumb")  # no colours inside words
+            patch.setenv("COLUMNS", "300")  # no words in two lines
             with capture_logs():
                 result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
