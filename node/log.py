@@ -27,8 +27,16 @@ def configure_logging(process: str, level: int = logging.INFO) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
-    # Libraries put the values of data elements, patient names among them, into their warnings.
+    # Libraries put the values of data elements, patient names among them, into their warnings and log lines.
     warnings.simplefilter("ignore")
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("pydicom").setLevel(logging.ERROR)
-    logging.getLogger("highdicom").setLevel(logging.ERROR)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_is_free_of_values)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def _is_free_of_values(record: logging.LogRecord) -> bool:
+    """Drop what DICOM libraries log; their errors reach us as exceptions.
+
+    Not by the loggers' level: pydicom sets its own when it is imported, which may be after us.
+    """
+    return record.name.partition(".")[0] not in {"pydicom", "highdicom"}
