@@ -12,6 +12,7 @@ import threading
 
 from node.log import configure_logging
 from node.settings import Settings, load_settings
+from node.signals import stop_on
 
 
 def main() -> None:
@@ -21,9 +22,8 @@ def main() -> None:
     parser.add_argument("--slot", required=True)
     arguments = parser.parse_args()
     configure_logging(arguments.slot)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    stop = stop_on({signal.SIGTERM})
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True, name="supervisor-watch").start()
     RUNNERS[arguments.kind](load_settings(), arguments.slot, stop)
 
@@ -36,9 +36,7 @@ def _watch_supervisor(stop: threading.Event) -> None:
 
 def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
     from node.dimse.association import AssociationLimits
-    from node.dimse.server import Receiver, ReceiverOptions
-    from storage.database import Database
-    from storage.objects import ObjectStore
+    from node.dimse.server import ReceiverOptions, run_receiver
 
     dicom = settings.dicom
     options = ReceiverOptions(
@@ -55,13 +53,7 @@ def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
             minimum_free_bytes=settings.storage.minimum_free_bytes,
         ),
     )
-    database = Database(settings.database_url)
-    data_dir = settings.data_dir
-    with Receiver(options, database, ObjectStore(data_dir / "objects"), data_dir / "spool"):
-        # Without a timeout the main thread may sleep through the signal that another thread received.
-        while not stop.wait(0.5):
-            pass
-    database.dispose()
+    run_receiver(options, settings.database_url, settings.data_dir, stop)
 
 
 def _run_worker(settings: Settings, slot: str, stop: threading.Event) -> None:

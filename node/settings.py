@@ -156,6 +156,10 @@ class Settings(BaseSettings):
         """SQLAlchemy URL of the job engine: a file of its own beside the index, or a schema of the same PostgreSQL."""
         return self.storage.database_url or f"sqlite:///{self.data_dir / 'engine.db'}"
 
+    def receivers_of(self, kind: str) -> tuple[str, ...]:
+        """Names of the destinations that receive objects of this kind."""
+        return tuple(d.name for d in self.destinations if kind in d.receives)
+
     def destination(self, name: str) -> Destination | None:
         """The destination of that name, None if it is no longer configured."""
         return next((d for d in self.destinations if d.name == name), None)

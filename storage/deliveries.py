@@ -1,6 +1,6 @@
 """Result objects and their deliveries: one row per object and destination, with state, attempts and when it is due."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -129,34 +129,49 @@ def mark_delivered(delivery: Delivery, status: str, now: datetime) -> None:
     delivery.delivered_at = now
 
 
-def mark_failed(delivery: Delivery, reason: str, policy: RetryPolicy, now: datetime) -> None:
-    """The attempt failed: try again later, or give up after the policy's last attempt."""
+def mark_failed(delivery: Delivery, reason: str, policy: RetryPolicy | None, now: datetime) -> None:
+    """The attempt failed: try again later, or give up after the policy's last attempt (without a policy at once)."""
     delivery.attempts += 1
     delivery.status = reason
-    if delivery.attempts >= policy.max_attempts:
+    if policy is None or delivery.attempts >= policy.max_attempts:
         delivery.state = DeliveryState.FAILED
     else:
         delivery.next_attempt_at = now + timedelta(seconds=policy.wait_s(delivery.attempts))
 
 
-def send_again(session: Session, study_instance_uid: str, now: datetime) -> int:
-    """Make every delivery of the study's last finished revision due again; return how many."""
+def send_again(
+    session: Session, study_instance_uid: str, destinations_of: Mapping[str, Sequence[str]], now: datetime
+) -> int:
+    """Make every delivery of the study's last reported revision due again; return how many.
+
+    ``destinations_of`` names the destinations configured now for each kind of object: one that was added since the
+    report gets the objects too, one that was removed no longer does.
+    """
     last = session.scalar(
         select(func.max(StudyRevision.number))
         .join(Study)
         .join(ResultObject)
         .where(Study.study_instance_uid == study_instance_uid)
     )
-    deliveries = session.scalars(
-        select(Delivery)
-        .join(ResultObject)
+    results = session.scalars(
+        select(ResultObject)
         .join(StudyRevision)
         .join(Study)
         .where(Study.study_instance_uid == study_instance_uid, StudyRevision.number == last)
     ).all()
-    for delivery in deliveries:
-        delivery.round += 1
-        delivery.attempts = 0
-        delivery.state = DeliveryState.PENDING
-        delivery.next_attempt_at = now
-    return len(deliveries)
+    count = 0
+    for result in results:
+        known = {delivery.destination: delivery for delivery in result.deliveries}
+        for destination in destinations_of.get(result.kind, ()):
+            delivery = known.get(destination)
+            if delivery is None:
+                result.deliveries.append(Delivery(destination=destination, created_at=now, next_attempt_at=now))
+            else:
+                delivery.round += 1
+                delivery.attempts = 0
+                delivery.state = DeliveryState.PENDING
+                delivery.status = ""
+                delivery.delivered_at = None
+                delivery.next_attempt_at = now
+            count += 1
+    return count

@@ -76,7 +76,8 @@ def closed_revisions(session: Session) -> list[tuple[str, int]]:
 def stored_instances(session: Session, revision: StudyRevision) -> list[StoredInstance]:
     """The instances of the revision's study, without what arrived in later revisions.
 
-    So a step repeated after a crash sees the same input.
+    So a step repeated after a crash sees the same input, with one exception: an instance that was replaced in between
+    belongs to the later revision, which is then already open and reports anew.
     """
     query = (
         select(Instance, Series.series_instance_uid)

@@ -1,7 +1,6 @@
 """Commands that run the node and show its configuration: up, config show, doctor."""
 
 import signal
-import threading
 
 import typer
 
@@ -21,13 +20,12 @@ def register(app: typer.Typer) -> None:
 def up(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Run the node: receiver, worker and web processes under one supervisor. Ctrl-C or SIGTERM drains and stops."""
     from node.log import configure_logging
+    from node.signals import stop_on
     from node.supervisor import DataDirectoryInUse, Supervisor, prepare
 
     settings = settings_of(config, data_dir)
     configure_logging("supervisor")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on({signal.SIGTERM, signal.SIGINT})
     try:
         with prepare(settings) as lock:
             Supervisor(settings, config, lock).run(stop)
@@ -40,19 +38,32 @@ def config_show(config: ConfigOption = None, data_dir: DataDirOption = None, jso
     from pydantic import BaseModel
 
     settings = settings_of(config, data_dir)
+    document = settings.model_dump(mode="json")
+    document["storage"]["database_url"] = _without_password(settings.storage.database_url)
     if json:
-        print_json(settings.model_dump(mode="json"))
+        print_json(document)
         return
     rows = []
     for section_name in type(settings).model_fields:
         section = getattr(settings, section_name)
         if isinstance(section, BaseModel):
             for key, info in type(section).model_fields.items():
-                rows.append((f"{section_name}.{key}", getattr(section, key), info.description or ""))
+                rows.append((f"{section_name}.{key}", document[section_name][key], info.description or ""))
         else:
             for entry in section:
                 rows.append((f"[[{section_name}]] {entry.name}", f"{entry.ae_title}@{entry.host}:{entry.port}", ""))
     print_table("Configuration", ("option", "value", "why"), rows)
+
+
+def _without_password(url: str) -> str:
+    """The database URL as it may be shown to somebody looking over a shoulder."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True) if url else ""
+    except ArgumentError:
+        return "(not a database URL)"
 
 
 def doctor(config: ConfigOption = None, data_dir: DataDirOption = None, json: JsonOption = False) -> None:

@@ -129,21 +129,27 @@ def studies_replay(
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
-    """Send the study's results again to every destination (same objects, same UIDs); a running node does the work."""
+    """Send the study's results again to every destination configured now (same objects, same UIDs).
+
+    A running node does the work.
+    """
+    from node.settings import ObjectKind
     from node.workflow.version import PIPELINE_VERSION
     from storage.deliveries import send_again
     from storage.journal import record
     from storage.models import utc_now
     from storage.revisions import open_again
 
+    settings = settings_of(config, data_dir)
+    destinations_of = {kind.value: settings.receivers_of(kind) for kind in ObjectKind}
     with _index(config, data_dir) as database, database.session() as session:
         if reprocess:
             revision = open_again(session, study, utc_now(), PIPELINE_VERSION)
             message = f"revision {revision.number} will be processed"
         else:
-            count = send_again(session, study, utc_now())
+            count = send_again(session, study, destinations_of, utc_now())
             if count == 0:
-                refuse(f"study {study} has no result to send again; try --reprocess")
+                refuse(f"study {study} has no result that a configured destination receives; try --reprocess")
             message = f"{count} deliveries are due again"
         record(session, "replayed", message, study)
     print_text(message)

@@ -1,5 +1,6 @@
 """How commands speak: JSON to stdout for machines, tables for people, progress and errors to stderr."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -10,7 +11,10 @@ from rich.table import Table
 
 RESEARCH_USE = "Research use only. Not for diagnosis."
 
-_out = Console(highlight=False, emoji=False)
+_WIDTH_WITHOUT_TERMINAL = 240
+"""Wide enough that a row of a table stays on one line for grep."""
+
+_out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
 _err = Console(stderr=True, highlight=False, emoji=False)
 
 _CONTROL_CHARACTERS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}

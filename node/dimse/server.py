@@ -1,6 +1,5 @@
 """The receiver: Verification and Storage SCP of one process, started, drained and stopped; the process entry point."""
 
-import signal
 import tempfile
 import threading
 import time
@@ -25,7 +24,6 @@ from storage.spool import Spool
 
 _log = structlog.get_logger(__name__)
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 DRAIN_POLL_S = 0.05
 ABORT_WAIT_S = 5.0
 """After the grace period associations are aborted; what they were ingesting may take so long to finish."""
@@ -164,17 +162,14 @@ class Receiver:
         return True
 
 
-def run_receiver(options: ReceiverOptions, database_url: str, data_dir: Path) -> None:
-    """Run one receiver in this process until SIGTERM or SIGINT, then drain it and return.
+def run_receiver(options: ReceiverOptions, database_url: str, data_dir: Path, stop: threading.Event) -> None:
+    """Run one receiver in this process until ``stop`` is set, then drain it and return.
 
     Objects go to ``data_dir/objects``, the spool is ``data_dir/spool/SLOT``. The index is expected to be migrated.
     """
-    # Blocked in every thread and waited for here: the kernel may hand a signal to another thread (seen on Linux 6.18),
-    # where its Python handler runs only once the main thread wakes, which a blocked one never does.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     database = Database(database_url)
     try:
         with Receiver(options, database, ObjectStore(data_dir / "objects"), data_dir / "spool"):
-            signal.sigwait(STOP_SIGNALS)
+            stop.wait()
     finally:
         database.dispose()

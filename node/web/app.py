@@ -3,13 +3,14 @@
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from node.settings import Settings
 from node.studies import list_studies, node_status, show_study
+from node.web.metrics import CONTENT_TYPE, scrape
 from storage.database import Database
 from storage.revisions import UnknownStudy
 from storage.tokens import TokenIdentity, authenticate
@@ -56,6 +57,11 @@ def create_app(settings: Settings) -> FastAPI:
         except OperationalError as error:
             raise HTTPException(503, "the index does not answer") from error
         return {"status": "ready"}
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """Counts for Prometheus; no identities."""
+        return Response(scrape(database), media_type=CONTENT_TYPE)
 
     @app.get("/api/v1/status", dependencies=authenticated)
     def status() -> dict[str, Any]:

@@ -44,10 +44,11 @@ def _book(session: Session, context: NodeContext, delivery: Delivery, delivered:
     """Write the outcome of one attempt, and journal it."""
     options = context.settings.delivery
     policy = RetryPolicy(options.first_retry_s, options.backoff_rate, options.max_attempts)
+    configured = context.settings.destination(delivery.destination) is not None
     if delivered:
         mark_delivered(delivery, status, utc_now())
     else:
-        mark_failed(delivery, status, policy, utc_now())
+        mark_failed(delivery, status, policy if configured else None, utc_now())
     result = delivery.result
     record(
         session,

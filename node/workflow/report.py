@@ -79,5 +79,5 @@ def _store(context: NodeContext, item: AuthoredObject) -> NewResult:
         series_instance_uid=item.dataset.SeriesInstanceUID,
         object_digest=stored.digest,
         size_bytes=stored.size_bytes,
-        destinations=tuple(d.name for d in context.settings.destinations if item.kind in d.receives),
+        destinations=context.settings.receivers_of(item.kind),
     )

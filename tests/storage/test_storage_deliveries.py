@@ -80,9 +80,9 @@ class Node:
                 else:
                     mark_delivered(delivery, "0x0000", at)
 
-    def again(self, at: datetime, study: str = "1.2.3") -> int:
+    def again(self, at: datetime, study: str = "1.2.3", destinations: tuple[str, ...] = ("pacs",)) -> int:
         with self.database.session() as session:
-            return send_again(session, study, at)
+            return send_again(session, study, {"quality-report": destinations}, at)
 
     def rows(self, *columns: Any) -> list[tuple[Any, ...]]:
         with self.database.read() as session:
@@ -162,7 +162,7 @@ def test_a_replay_starts_a_round_of_its_own(node: Node) -> None:
     earlier = {due.attempt for due in node.due(NOON)}
     for at in (0, 5, 15, 35):
         node.attempt(after(at), fail=frozenset({1}))
-    assert node.again(after(100)) == 2
+    assert node.again(after(100), destinations=BOTH) == 2
     replayed = node.due(after(100))
     assert [due.destination for due in replayed] == ["archive", "pacs"]
     assert earlier.isdisjoint(due.attempt for due in replayed), "the job engine would take it for work already done"
@@ -236,3 +236,17 @@ def test_no_attempt_is_taken_for_an_earlier_one(quick_node: Node, steps: list[St
             at += restart_s
         node.attempt(after(at), fail)
         finished.add(delivery.attempt)
+
+
+def test_a_replay_reaches_destinations_added_since_and_leaves_removed_ones_alone(node: Node) -> None:
+    node.save(result(1, ("pacs", "removed")))
+    assert node.again(after(1), destinations=("pacs", "added")) == 2
+    rounds = dict(node.rows(Delivery.destination, Delivery.round))
+    assert rounds == {"pacs": 2, "added": 1, "removed": 1}
+
+
+def test_without_a_policy_a_failure_is_final(node: Node) -> None:
+    node.save(result(1))
+    with node.database.session() as session:
+        mark_failed(session.scalars(select(Delivery)).one(), "the destination is no longer configured", None, NOON)
+    assert node.rows(Delivery.state) == [("failed",)]

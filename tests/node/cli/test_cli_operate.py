@@ -82,15 +82,34 @@ def show(pacsgate: Command, data_dir: Path, uid: str) -> dict[str, Any]:
     return document
 
 
-def test_a_replay_makes_the_deliveries_due_and_says_so(pacsgate: Command, data_dir: Path, uid: str) -> None:
+def test_a_replay_makes_the_deliveries_due_and_says_so(
+    pacsgate: Command, data_dir: Path, uid: str, tmp_path: Path
+) -> None:
     before = show(pacsgate, data_dir, uid)
-    result = pacsgate("studies", "replay", uid, "--data-dir", data_dir)
+    config = tmp_path / "pacsgate.toml"
+    config.write_text('[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 1\n')
+    result = pacsgate("studies", "replay", uid, "--data-dir", data_dir, "--config", config)
     assert result.exit_code == 0
     assert "3 deliveries are due again" in result.stdout
     after = show(pacsgate, data_dir, uid)
     assert after["revision"] == 1
     assert after["objects"] == before["objects"], "the same objects under the same UIDs"
     assert [entry["event"] for entry in after["journal"]][-1] == "replayed"
+
+
+def test_a_replay_without_a_destination_is_refused(pacsgate: Command, data_dir: Path, uid: str) -> None:
+    result = pacsgate("studies", "replay", uid, "--data-dir", data_dir)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no result that a configured destination receives" in result.stderr
+
+
+def test_the_database_password_is_not_shown(pacsgate: Command, tmp_path: Path) -> None:
+    config = tmp_path / "pacsgate.toml"
+    config.write_text('[storage]\ndatabase_url = "postgresql+psycopg://gate:secret@db/pacsgate"\n')
+    for options in ((), ("--json",)):
+        shown = pacsgate("config", "show", "--config", config, *options).stdout
+        assert "gate:***@db" in shown
+        assert "secret" not in shown
 
 
 def test_reprocessing_opens_the_next_revision(pacsgate: Command, data_dir: Path, uid: str) -> None:

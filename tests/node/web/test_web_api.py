@@ -56,6 +56,15 @@ def test_not_ready_without_an_index(tmp_path: Path) -> None:
         assert client.get("/readyz").status_code == 503
 
 
+def test_metrics_count_and_name_nobody(client: TestClient) -> None:
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    lines = answer.text.splitlines()
+    assert "pacsgate_studies 1.0" in lines
+    assert "pacsgate_instances 1.0" in lines
+    assert 'pacsgate_study_revisions{state="receiving"} 1.0' in lines
+
+
 def test_nothing_about_a_patient_without_a_token(client: TestClient, token: dict[str, str]) -> None:
     """Every address the application has, not only those known to this test."""
     schema = client.get("/openapi.json").json()
