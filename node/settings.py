@@ -203,7 +203,11 @@ def _explain(error: ValidationError, path: Path | None) -> str:
 
 
 def _refuse_unsafe(settings: Settings) -> None:
-    """A node that others can reach must say who they are."""
+    """Refuse what is well-formed and still a mistake: a node that others can reach must say who they are."""
+    if settings.completion.study_quiet_s < settings.completion.series_quiet_s:
+        raise ConfigurationError(
+            "completion.study_quiet_s is shorter than series_quiet_s: a study would close before its series"
+        )
     if settings.dicom.host not in {"127.0.0.1", "::1", "localhost"} and not settings.peers:
         raise ConfigurationError(
             f"dicom.host = {settings.dicom.host!r} lets other machines in: name them under [[peers]] first"

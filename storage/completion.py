@@ -34,12 +34,14 @@ class ClosedRevision:
 
 
 def close_quiet_series(session: Session, quiet: QuietTimes, now: datetime) -> int:
-    """Close every series that has been silent long enough; return how many."""
+    """Close every series that has been silent long enough, of studies that are being received; return how many."""
     silent_since = now - timedelta(seconds=quiet.series_s)
     rows = session.execute(
         select(Series, Study.study_instance_uid)
         .join(Study)
+        .join(StudyRevision)
         .where(
+            StudyRevision.state == RevisionState.RECEIVING,
             Series.last_received_at <= silent_since,
             (Series.closed_at.is_(None)) | (Series.closed_at < Series.last_received_at),
         )
