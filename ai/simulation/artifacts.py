@@ -24,6 +24,8 @@ MOTION_POSES = 5
 GHOST_MODULATION = (0.10, 0.22, 0.45, 0.80, 1.30)
 GHOST_PERIOD_LINES = 6
 NOISE_FACTOR = (2.0, 4.0, 8.0, 14.0, 24.0)
+NOISE_FACTOR_ECHO_PLANAR = (1.25, 1.6, 2.4, 4.0, 8.0)
+"""Diffusion-weighted images start much nearer to their noise than T2-weighted ones, most of all at a high b-value."""
 BLUR_KEPT_SHARE = (0.70, 0.50, 0.34, 0.22, 0.14)
 SPIKE_OF_PEAK = (0.04, 0.09, 0.20, 0.45, 1.00)
 BIAS_DYNAMIC_RANGE = (2.5, 6.0, 16.0, 60.0, 250.0)
@@ -123,8 +125,9 @@ def ghosting(kspace: KSpace, severity: int, rng: np.random.Generator) -> KSpace:
 
 
 def noise(kspace: KSpace, severity: int, _rng: np.random.Generator) -> KSpace:
-    """Low signal-to-noise ratio: thermal noise times ``NOISE_FACTOR``."""
-    return replace(kspace, noise_sd=kspace.noise_sd * NOISE_FACTOR[severity - 1])
+    """Low signal-to-noise ratio: thermal noise times ``NOISE_FACTOR``, or its echo-planar twin."""
+    factors = NOISE_FACTOR if kspace.off_resonance_hz is None else NOISE_FACTOR_ECHO_PLANAR
+    return replace(kspace, noise_sd=kspace.noise_sd * factors[severity - 1])
 
 
 def blur(kspace: KSpace, severity: int, _rng: np.random.Generator) -> KSpace:
