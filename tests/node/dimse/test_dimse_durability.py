@@ -86,7 +86,7 @@ def test_sigterm_ends_an_association_that_goes_on_too_long(node: NodeFolder) -> 
         association = RawAssociation(receiver.port, CONTEXTS)
         start = time.monotonic()
         assert receiver.terminate() == 0
-        assert 0.5 <= time.monotonic() - start < 5
+        assert 0.5 <= time.monotonic() - start < 20
         kind, _ = association.read_pdu()
         assert kind == A_ABORT
     assert all(row.released_at for row in node.associations())

@@ -119,7 +119,7 @@ def test_port_scans_take_no_association_slots(receiver: RunningReceiver) -> None
 
 def test_a_silent_connection_is_closed_at_the_timeout(receiver: RunningReceiver) -> None:
     with socket.create_connection(("127.0.0.1", receiver.port)) as connection:
-        assert TIMEOUT_S / 2 < seconds_until_closed(connection) < 3 * TIMEOUT_S
+        assert TIMEOUT_S / 2 < seconds_until_closed(connection) < 8 * TIMEOUT_S
 
 
 @pytest.mark.parametrize("pause_s", [0.1, 60], ids=["drip", "stall"])
@@ -139,7 +139,7 @@ def test_a_slow_association_request_is_closed_at_the_timeout(receiver: RunningRe
             except ConnectionError:
                 closed = True
         assert closed
-        assert TIMEOUT_S / 2 < time.monotonic() - start < 3 * TIMEOUT_S
+        assert TIMEOUT_S / 2 < time.monotonic() - start < 8 * TIMEOUT_S
 
 
 def test_one_association_more_than_allowed_is_rejected_for_now(receiver: RunningReceiver) -> None:
@@ -180,7 +180,7 @@ def test_a_transfer_that_stalls_is_aborted_at_the_timeout(receiver: RunningRecei
     with RawAssociation(receiver.port, CONTEXTS) as association:
         association.begin_store(MRImageStorage, uid)
         association.send(data_value(1, mr_data_set(uid)[:2000], command=False, last=False))
-        assert seconds_until_closed(association.connection) < 3 * TIMEOUT_S
+        assert seconds_until_closed(association.connection) < 8 * TIMEOUT_S
     eventually(lambda: not node.spooled())
 
 
@@ -254,7 +254,7 @@ MALFORMED_MESSAGES = {
 def test_a_malformed_message_ends_its_association_only(receiver: RunningReceiver, message: bytes) -> None:
     with RawAssociation(receiver.port, CONTEXTS) as neighbour, RawAssociation(receiver.port, CONTEXTS) as association:
         association.send(message)
-        assert seconds_until_closed(association.connection) < 3 * TIMEOUT_S
+        assert seconds_until_closed(association.connection) < 8 * TIMEOUT_S
         uid = generate_uid()
         assert neighbour.store(MRImageStorage, uid, mr_data_set(uid)).Status == 0x0000
         neighbour.release()
