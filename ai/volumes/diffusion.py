@@ -8,8 +8,8 @@ of that vendor.
 import re
 from collections.abc import Callable
 
+from ai.volumes.acquisition import image_type, scanning_sequence, sequence_name
 from ai.volumes.header import Header, binary_number, numbers
-from ai.volumes.headers import image_type, scanning_sequence, sequence_name
 from ai.volumes.types import Acquisition, BValue
 
 MAX_B_S_PER_MM2 = 20_000.0

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
+from ai.volumes.acquisition import acquisition_of, echo_time_ms, image_type, temporal_position
 from ai.volumes.diffusion import gradient_direction, read_b_value
 from ai.volumes.frames import TooManyFrames, frame_count, frame_headers
 from ai.volumes.grid import is_orientation
 from ai.volumes.header import Header
-from ai.volumes.headers import acquisition_of, echo_time_ms, image_type, temporal_position
 from ai.volumes.types import Acquisition, BValue, SliceReference
 
 MAX_ROWS_OR_COLUMNS = 65_535

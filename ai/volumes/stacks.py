@@ -14,10 +14,10 @@ import numpy as np
 import structlog
 from pydicom.dataset import Dataset
 
+from ai.volumes.acquisition import acquisition_time
 from ai.volumes.diffusion import adc_evidence
 from ai.volumes.grid import Grid, fit_grid, plane_of, position_groups, slice_normal
 from ai.volumes.header import Header
-from ai.volumes.headers import acquisition_time
 from ai.volumes.slices import NotInAnyVolume, Slice, read_slices
 from ai.volumes.types import Acquisition, BValue, Stack, StackAnomaly
 

@@ -10,8 +10,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from ai.volumes.acquisition import read_acquisition
 from ai.volumes.frames import frame_header
-from ai.volumes.headers import read_acquisition
 from ai.volumes.stacks import build_stacks
 from ai.volumes.types import Acquisition
 
