@@ -23,6 +23,7 @@ from tests.fixtures.running_node import RunningNode, make_node, running_node
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
+ACKNOWLEDGED = "Received Store Response (Success)"
 STEPS = ("study.assemble", "study.assess", "study.gate", "study.detect", "study.report", "delivery.deliver")
 
 
@@ -47,7 +48,7 @@ def node(tmp_path: Path, pacs: Pacs, index_url: str) -> Iterator[RunningNode]:
 
 
 def wait_for_step(node: RunningNode, step: str) -> None:
-    node.wait_until(lambda: f'"step": "{step}"' in node.log.read_text(), 60, f"step {step} starts")
+    node.wait_until(lambda: f'"step": "{step}"' in node.log.read_text(), 60, f"step {step} starts", poll_s=0.01)
 
 
 def runs(pid: int) -> bool:
@@ -120,7 +121,7 @@ class TestWorkerKilled:
         wait_for_step(node, step)
         os.kill(node.pid_of("worker-0"), signal.SIGKILL)
         shown = node.wait_delivered(study_uid(simulated_files))
-        assert "process.died" in node.log.read_text()
+        node.wait_until(lambda: "process.died" in node.log.read_text(), 10, "the supervisor notices")
         assert_whole(node, pacs, index_url, simulated_files, shown)
 
 
@@ -168,13 +169,14 @@ class TestOthersKilled:
             text=True,
         )
         assert sender.stdout is not None
-        output = []
+        output: list[str] = []
+        receiver = node.pid_of("receiver-0")
         for line in sender.stdout:
             output.append(line)
-            if sum("Received Store Response (Success)" in text for text in output) == 20:
-                os.kill(node.pid_of("receiver-0"), signal.SIGKILL)
+            if ACKNOWLEDGED in line and sum(ACKNOWLEDGED in text for text in output) == 20:
+                os.kill(receiver, signal.SIGKILL)
         sender.wait(30)
-        acknowledged = sum("Received Store Response (Success)" in line for line in output)
+        acknowledged = sum(ACKNOWLEDGED in line for line in output)
         assert acknowledged >= 20
         sent_order = [line.split("Sending file:")[1].strip() for line in output if "Sending file:" in line]
         expected = {
