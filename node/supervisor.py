@@ -25,9 +25,9 @@ DRAIN_S = 40.0
 RESTART_WAITS_S = (0.2, 1.0, 5.0, 15.0)
 """A process that keeps dying is restarted ever more slowly."""
 STABLE_AFTER_S = 60.0
-
-
+"""A process that has lived this long is forgiven its earlier deaths."""
 TEMPORARY_ORPHAN_AGE_S = 3600.0
+"""Older temporary files of the object store belong to nobody."""
 
 
 class DataDirectoryInUse(Exception):

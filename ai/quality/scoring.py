@@ -6,7 +6,8 @@ ProstateX-0001, DWI and ADC of ProstateX-0000 and -0001; ruined by k-space motio
 periodic ghosts and blur at graded strength; and of simulated studies (seeds 1 and 2) with the artefacts of
 ``ai.simulation``. The clean versions of all other series were looked at too, so only the ruined versions of
 MIP-PROSTATE-01-0002, -0005, -0007, Prostate3T-03-0002, -0004 and the T2W of ProstateX-0000, and simulated seeds beyond
-2, are held out. The points are to be refitted when a site gives graded scans. Every curve is monotone: a worse metric
+2, are held out from placing the points, though their scores were looked at while the curves were drawn: an independent
+test they are not. The points are to be refitted when a site gives graded scans. Every curve is monotone: a worse metric
 never scores higher.
 """
 

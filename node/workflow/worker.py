@@ -43,7 +43,6 @@ class Worker:
 
     def __init__(self, settings: Settings, slot: str = "worker-0") -> None:
         self.context = NodeContext(settings)
-        self.context.database.migrate()
         completion = settings.completion
         self._quiet = QuietTimes(
             completion.series_quiet_s, completion.study_quiet_s, completion.open_association_quiet_s
