@@ -23,7 +23,8 @@ from storage.header import dataset_from_json, read_header
 
 Progress = Callable[[str], None]
 
-OFFLINE_REVISION = 1
+OFFLINE_REVISION = 0
+"""A running node counts from 1: what it reports never has the UIDs of an offline run."""
 
 
 @dataclass

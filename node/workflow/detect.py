@@ -1,5 +1,6 @@
 """Step detect: lesion candidates, where the gate is open."""
 
+from dataclasses import replace
 from typing import Any
 
 from ai.detection.baseline import ALGORITHM, detect
@@ -20,7 +21,11 @@ def detect_if_open(study: LoadedStudy, assessment: StudyAssessment, *, ignore_ga
     gate = assessment.gate
     if not gate.open and not ignore_gate:
         return DetectionResult(state=DetectionState.NOT_ATTEMPTED, reason="; ".join(gate.reasons), algorithm=ALGORITHM)
-    return detect(choose_by_quality(study.assembly, assessment), study.source)
+    detection = detect(choose_by_quality(study.assembly, assessment), study.source)
+    if gate.open:
+        return detection
+    overridden = f"The quality gate was overridden; it was shut: {'; '.join(gate.reasons)}."
+    return replace(detection, reason=f"{overridden} {detection.reason}")
 
 
 def detection_document(study: LoadedStudy, detection: DetectionResult) -> dict[str, Any]:
