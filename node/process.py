@@ -10,9 +10,13 @@ import signal
 import sys
 import threading
 
+import structlog
+
 from node.log import configure_logging
 from node.settings import Settings, load_settings
 from node.signals import stop_on
+
+log = structlog.get_logger()
 
 
 def main() -> None:
@@ -25,7 +29,16 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     stop = stop_on({signal.SIGTERM})
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True, name="supervisor-watch").start()
-    RUNNERS[arguments.kind](load_settings(), arguments.slot, stop)
+    code = 0
+    try:
+        RUNNERS[arguments.kind](load_settings(), arguments.slot, stop)
+    except Exception:
+        log.exception("process.failed")
+        code = 1
+    # Not by returning: the interpreter would wait for threads of the job engine that a dead database holds up for ever,
+    # and with them for the data directory's lock. What they had not finished is taken up at the next start.
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _watch_supervisor(stop: threading.Event) -> None:
