@@ -12,7 +12,7 @@ from node.dimse.association import AssociationLimits
 from node.dimse.server import ReceiverOptions
 from node.dimse.storage_scp import StoreStatus
 from tests.fixtures.dcmtk import free_port
-from tests.fixtures.mr_instances import mr_data_set
+from tests.fixtures.instances import sized_mr_bytes
 from tests.fixtures.raw_dimse import A_ABORT, AssociationEnded, RawAssociation, data_value
 from tests.fixtures.receiver_process import NodeFolder, running_receiver
 
@@ -30,7 +30,7 @@ def send_until_lost(port: int, acknowledged: list[str]) -> None:
         with RawAssociation(port, CONTEXTS) as association:
             while True:
                 uid = generate_uid()
-                if association.store(MRImageStorage, uid, mr_data_set(uid, rows=256, columns=256)).Status == 0x0000:
+                if association.store(MRImageStorage, uid, sized_mr_bytes(uid, rows=256, columns=256)).Status == 0x0000:
                     acknowledged.append(uid)
     except AssociationEnded:
         pass
@@ -68,11 +68,11 @@ def test_sigterm_lets_an_association_finish_and_takes_no_other(node: NodeFolder)
     first, second = generate_uid(), generate_uid()
     with running_receiver(node) as receiver:
         association = RawAssociation(receiver.port, CONTEXTS)
-        assert association.store(MRImageStorage, first, mr_data_set(first)).Status == 0x0000
+        assert association.store(MRImageStorage, first, sized_mr_bytes(first)).Status == 0x0000
         ended = threading.Thread(target=receiver.terminate)
         ended.start()
         refused_within(receiver.port, seconds=5)
-        assert association.store(MRImageStorage, second, mr_data_set(second)).Status == 0x0000
+        assert association.store(MRImageStorage, second, sized_mr_bytes(second)).Status == 0x0000
         association.release()
         ended.join(timeout=10)
         assert receiver.process.returncode == 0
@@ -108,7 +108,7 @@ def refused_within(port: int, seconds: float) -> None:
 def test_memory_stays_bounded_for_a_large_object(node: NodeFolder, tmp_path: Path) -> None:
     """200 MB of one instance, streamed: under 250 MiB in all, and far less than the object on top of the start."""
     uid = generate_uid()
-    data_set = mr_data_set(uid, rows=10_000, columns=10_500)
+    data_set = sized_mr_bytes(uid, rows=10_000, columns=10_500)
     assert len(data_set) > 200_000_000
     with running_receiver(node) as receiver:
         before = receiver.rss_mib()
@@ -126,7 +126,7 @@ def test_too_little_free_space_is_answered_with_out_of_resources(node: NodeFolde
     limits = AssociationLimits(minimum_free_bytes=int(1.5 * shutil.disk_usage(node.data_dir).free))
     with running_receiver(node, limits=limits) as receiver, RawAssociation(receiver.port, CONTEXTS) as association:
         uid = generate_uid()
-        response = association.store(MRImageStorage, uid, mr_data_set(uid))
+        response = association.store(MRImageStorage, uid, sized_mr_bytes(uid))
         assert response.Status == StoreStatus.OUT_OF_RESOURCES
         assert response.ErrorComment.startswith("disk almost full")
     assert node.instances() == {}
@@ -137,6 +137,6 @@ def test_a_transfer_ends_before_the_disk_is_full(node: NodeFolder) -> None:
     with running_receiver(node, limits=limits) as receiver, RawAssociation(receiver.port, CONTEXTS) as association:
         uid = generate_uid()
         with pytest.raises(AssociationEnded):
-            association.store(MRImageStorage, uid, mr_data_set(uid))
+            association.store(MRImageStorage, uid, sized_mr_bytes(uid))
         assert "bytes free on the spool's disk" in receiver.log()
     assert node.instances() == {}

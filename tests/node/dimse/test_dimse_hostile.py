@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from node.dimse.association import AssociationLimits
 from node.dimse.guard import MAXIMUM_BUFFERED_MESSAGE_BYTES
-from tests.fixtures.mr_instances import mr_data_set
+from tests.fixtures.instances import sized_mr_bytes
 from tests.fixtures.raw_dimse import (
     A_ABORT,
     P_DATA_TF,
@@ -63,7 +63,7 @@ def store_good(port: int) -> int | None:
     uid = generate_uid()
     try:
         with RawAssociation(port, CONTEXTS) as association:
-            status = association.store(MRImageStorage, uid, mr_data_set(uid)).Status
+            status = association.store(MRImageStorage, uid, sized_mr_bytes(uid)).Status
             association.release()
             return int(status)
     except AssociationEnded:
@@ -157,7 +157,7 @@ def test_an_abort_in_mid_transfer_leaves_nothing(receiver: RunningReceiver, node
     uid = generate_uid()
     association = RawAssociation(receiver.port, CONTEXTS)
     association.begin_store(MRImageStorage, uid)
-    association.send(data_value(1, mr_data_set(uid)[:2000], command=False, last=False))
+    association.send(data_value(1, sized_mr_bytes(uid)[:2000], command=False, last=False))
     eventually(node.spooled)
     association.abort()
     eventually(lambda: not node.spooled())
@@ -169,7 +169,7 @@ def test_a_connection_lost_in_mid_transfer_leaves_nothing(receiver: RunningRecei
     uid = generate_uid()
     with RawAssociation(receiver.port, CONTEXTS) as association:
         association.begin_store(MRImageStorage, uid)
-        association.send(data_value(1, mr_data_set(uid)[:2000], command=False, last=False))
+        association.send(data_value(1, sized_mr_bytes(uid)[:2000], command=False, last=False))
         eventually(node.spooled)
     eventually(lambda: not node.spooled())
     assert uid not in node.instances()
@@ -179,7 +179,7 @@ def test_a_transfer_that_stalls_is_aborted_at_the_timeout(receiver: RunningRecei
     uid = generate_uid()
     with RawAssociation(receiver.port, CONTEXTS) as association:
         association.begin_store(MRImageStorage, uid)
-        association.send(data_value(1, mr_data_set(uid)[:2000], command=False, last=False))
+        association.send(data_value(1, sized_mr_bytes(uid)[:2000], command=False, last=False))
         assert seconds_until_closed(association.connection) < 8 * TIMEOUT_S
     eventually(lambda: not node.spooled())
 
@@ -215,7 +215,7 @@ def test_requests_without_waiting_for_answers_are_bounded(receiver: RunningRecei
     uids = [generate_uid() for _ in range(1000)]
     requests = b"".join(
         data_value(1, store_command(MRImageStorage, uid), command=True, last=True)
-        + data_value(1, mr_data_set(uid), command=False, last=True)
+        + data_value(1, sized_mr_bytes(uid), command=False, last=True)
         for uid in uids
     )
     acknowledged: list[str] = []
@@ -256,7 +256,7 @@ def test_a_malformed_message_ends_its_association_only(receiver: RunningReceiver
         association.send(message)
         assert seconds_until_closed(association.connection) < 8 * TIMEOUT_S
         uid = generate_uid()
-        assert neighbour.store(MRImageStorage, uid, mr_data_set(uid)).Status == 0x0000
+        assert neighbour.store(MRImageStorage, uid, sized_mr_bytes(uid)).Status == 0x0000
         neighbour.release()
 
 

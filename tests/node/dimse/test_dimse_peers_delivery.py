@@ -20,7 +20,7 @@ from node.dimse.storage_scu import (
 )
 from node.settings import Destination
 from tests.fixtures.dcmtk import Pacs, free_port, storescp
-from tests.fixtures.mr_instances import mr_instance
+from tests.fixtures.instances import sized_mr
 
 pytestmark = pytest.mark.peers
 
@@ -37,7 +37,7 @@ def data_set_bytes(path: Path) -> bytes:
 
 def written(folder: Path, sop_class_uid: str | None = None, syntax: str = ExplicitVRLittleEndian) -> Path:
     """A new MR instance in a file; its class may be a pretended one."""
-    instance = mr_instance(generate_uid())
+    instance = sized_mr(generate_uid())
     instance.SOPClassUID = sop_class_uid or instance.SOPClassUID
     instance.file_meta = FileMetaDataset()
     instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
