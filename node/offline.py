@@ -15,9 +15,10 @@ from ai.quality.document import to_document
 from ai.quality.types import StudyAssessment
 from node.files import files_under
 from node.results.write import to_bytes
+from node.settings import ObjectKind
 from node.workflow.context import LoadedStudy, identified, load_study
 from node.workflow.detect import detect_if_open, detection_document
-from node.workflow.report import author_objects
+from node.workflow.report import AUTHORED_KINDS, author_objects
 from storage.errors import UnreadableInstance
 from storage.header import dataset_from_json, read_header
 
@@ -102,8 +103,12 @@ def _write_objects(
 ) -> Iterator[dict[str, Any]]:
     folder = out / f"study-{out_name(study.identity.uid('folder'))}"
     folder.mkdir(parents=True, exist_ok=True)
+    kinds = [kind for kind in AUTHORED_KINDS if with_quality_report or kind is not ObjectKind.QUALITY_REPORT]
+    for kind in kinds:
+        # What an earlier run left must not stand beside what this one says: a lesion report of a gate that is now shut.
+        (folder / f"{kind}.dcm").unlink(missing_ok=True)
     for item in author_objects(study, assessment, detection):
-        if item.kind == "quality-report" and not with_quality_report:
+        if item.kind not in kinds:
             continue
         path = folder / f"{item.kind}.dcm"
         path.write_bytes(to_bytes(item.dataset))

@@ -20,6 +20,9 @@ from storage.journal import record
 from storage.models import utc_now
 from storage.revisions import find_revision, finish
 
+AUTHORED_KINDS = (ObjectKind.QUALITY_REPORT, ObjectKind.SEGMENTATION, ObjectKind.LESION_REPORT)
+"""The kinds this version makes."""
+
 
 @dataclass(frozen=True)
 class AuthoredObject:

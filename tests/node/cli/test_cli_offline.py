@@ -120,6 +120,8 @@ def test_detect_obeys_the_gate_unless_told(pacsgate: Command, ruined_files: list
     (path,) = (tmp_path / item["path"] for item in forced["objects"] if item["kind"] == "lesion-report")
     texts = [str(element.value) for element in pydicom.dcmread(path).iterall() if element.keyword == "TextValue"]
     assert any(text.startswith("The quality gate was overridden; it was shut:") for text in texts)
+    pacsgate("detect", *ruined_files, "--out", tmp_path)
+    assert not path.exists(), "a lesion report of another run stands beside a shut gate"
 
 
 def test_a_person_reads_verdict_reason_and_the_limit_of_use(
