@@ -26,6 +26,17 @@ MAXIMUM_STACKS = 8
 MINIMUM_SLICES = 3
 """Fewest slices of a stack that is judged; fewer are scouts, single images or remains."""
 
+ELSEWHERE = frozenset(
+    {
+        *("HEAD", "BRAIN", "SKULL", "FACE", "ORBIT", "EYE", "EAR", "IAC", "JAW", "TMJOINT", "NECK", "THYROID"),
+        *("CSPINE", "TSPINE", "CTSPINE", "SHOULDER", "CLAVICLE", "ARM", "HUMERUS", "ELBOW", "FOREARM", "WRIST", "HAND"),
+        *("FINGER", "CHEST", "BREAST", "HEART", "LUNG", "LIVER", "KIDNEY", "PANCREAS", "SPLEEN"),
+        *("FEMUR", "THIGH", "KNEE", "LEG", "CALF", "ANKLE", "FOOT", "TOE"),
+    }
+)
+"""Body Part Examined (PS3.16 annex L) of images that cannot show the prostate. Their series get no verdict: the curves
+are made for the prostate, and a brain must not open its gate. Anything else, the empty value too, may be a prostate."""
+
 MAXIMUM_PIXELS = 2**28
 """Pixels of one stack that are loaded at most (1 GiB as float32)."""
 
@@ -107,6 +118,9 @@ def _refusal(entry: RoledStack) -> str:
     stack = entry.stack
     if entry.role not in CRITERIA:
         return "localizer images are not judged" if entry.role == Role.LOCALIZER else f"{entry.role}: no role to judge"
+    body_part = stack.acquisition.body_part_examined.strip().upper()
+    if body_part in ELSEWHERE:
+        return f"the rules are made for the prostate, and this is {body_part}"
     if stack.geometry is None:
         return "slices form no regular grid: " + ", ".join(stack.anomalies)
     if len(stack.slices) < MINIMUM_SLICES:

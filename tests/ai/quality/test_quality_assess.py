@@ -52,6 +52,16 @@ def test_pixels_that_cannot_be_had_are_not_assessed_with_the_reason(made) -> Non
     assert not study.gate.open
 
 
+@pytest.mark.parametrize("body_part", ["BRAIN", "head ", "KNEE"])
+def test_another_part_of_the_body_gets_no_verdict_and_opens_no_gate(made, body_part: str) -> None:
+    volume = made.volume(made.pelvis(slices=19))
+    stack = replace(volume.stack, acquisition=replace(volume.stack.acquisition, body_part_examined=body_part))
+    study = assess(Assembly("1.2", (RoledStack(stack, Role.T2W_AXIAL, ()),), ()), Pixels(volume))
+    assert [entry.verdict for entry in study.series] == [Verdict.NOT_ASSESSED]
+    assert body_part.strip().upper() in study.series[0].reason
+    assert not study.gate.open
+
+
 def test_what_is_no_prostate_mr_is_not_assessed(made) -> None:
     volume = made.volume(made.pelvis(slices=19))
     for role in ("ct", Role.LOCALIZER, Role.OTHER):
