@@ -4,7 +4,7 @@ T2: 3 mm without gap, field of view 120-200 mm, at most 0.4 mm (frequency) by 0.
 2.5 mm in plane, field of view 160-220 mm, TE <= 90 ms, TR >= 3000 ms, low b 50-100, 800-1000 and at least 1400 s/mm2.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -86,50 +86,29 @@ T2_AXIAL = Protocol(
 )
 """Phase runs left-right, so that bowel and breathing ghosts do not cross the gland."""
 
-T2_SAGITTAL = Protocol(
+T2_SAGITTAL = replace(
+    T2_AXIAL,
     kind=SeriesKind.T2_SAGITTAL,
     series_number=3,
     series_description="t2_tse_sag",
-    sequence_name="*tse2d1_20",
     plane="sagittal",
     repetition_time_ms=5200.0,
     echo_time_ms=101.0,
-    echo_train_length=20,
     echo_spacing_ms=10.1,
-    flip_angle_deg=160.0,
-    pixel_bandwidth_hz=200.0,
-    field_of_view_mm=160.0,
     slices=20,
-    slice_thickness_mm=3.0,
-    frequency_samples=416,
     phase_lines=256,
     phase_direction="COL",
-    matrix=416,
     averages=(2,),
-    noise_sd=0.022,
 )
 
-T2_CORONAL = Protocol(
+T2_CORONAL = replace(
+    T2_SAGITTAL,
     kind=SeriesKind.T2_CORONAL,
     series_number=5,
     series_description="t2_tse_cor",
-    sequence_name="*tse2d1_20",
     plane="coronal",
-    repetition_time_ms=5200.0,
-    echo_time_ms=101.0,
-    echo_train_length=20,
-    echo_spacing_ms=10.1,
-    flip_angle_deg=160.0,
-    pixel_bandwidth_hz=200.0,
-    field_of_view_mm=160.0,
     slices=18,
-    slice_thickness_mm=3.0,
-    frequency_samples=416,
-    phase_lines=256,
     phase_direction="ROW",
-    matrix=416,
-    averages=(2,),
-    noise_sd=0.022,
 )
 
 DWI = Protocol(
