@@ -5,19 +5,17 @@ The corruptor is written apart from ``ai.simulation`` on purpose: thresholds mus
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pytest
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 from scipy import ndimage
 
 from ai.volumes.assemble import assemble
 from ai.volumes.load import DicomFileSource, load_volume
 from ai.volumes.types import Acquisition, Assembly, BValue, Geometry, RoledStack, SliceReference, Stack, Volume
+from tests.fixtures.folders import Folder
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 Image = NDArray[np.float64]
@@ -174,23 +172,14 @@ def made() -> type[Toolbox]:
 
 
 @pytest.fixture(scope="session")
-def real(shared_data: Path) -> Callable[[str], RealStudy]:
-    """Reads a folder of the shared data once per session."""
+def real(read_folder: Callable[[str], Folder]) -> Callable[[str], RealStudy]:
+    """Assembles a folder of the real data once per session."""
     known: dict[str, RealStudy] = {}
 
-    def read(folder: str) -> RealStudy:
-        if folder not in known:
-            headers, paths = [], {}
-            for path in sorted((shared_data / folder).rglob("*")):
-                if not path.is_file():
-                    continue
-                try:
-                    header = pydicom.dcmread(path, stop_before_pixels=True)
-                except InvalidDicomError:
-                    continue
-                headers.append(header)
-                paths[str(header.SOPInstanceUID)] = path
-            known[folder] = RealStudy(assemble(headers), DicomFileSource(paths))
-        return known[folder]
+    def read(name: str) -> RealStudy:
+        if name not in known:
+            folder = read_folder(name)
+            known[name] = RealStudy(assemble(folder.headers), folder.source)
+        return known[name]
 
     return read
