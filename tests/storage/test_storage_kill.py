@@ -19,9 +19,9 @@ from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session
 
 from storage.database import Database
-from storage.ingest import Reception, ingest
+from storage.ingest import Intake, Reception
 from storage.models import Instance, RevisionState, Series, Study, StudyRevision, utc_now
-from storage.objects import ObjectStore
+from storage.objects import ObjectStore, StoredObject, digest_of
 from storage.spool import Spool
 from tests.fixtures.instances import mr_data_set, part10
 
@@ -35,14 +35,14 @@ class Receiver:
         self.database = Database(url)
         self.objects = ObjectStore(root / "objects")
         self.spool = Spool(root / "spool")
+        self.intake = Intake(self.database, self.objects)
 
     def receive(self, uid: str) -> str:
         """Ingest the instance ``uid`` and return the outcome."""
         with self.spool.new_file() as file:
             file.write(_bytes_of(uid))
-            file.flush()
             reception = Reception("MR1", "10.0.0.1", utc_now())
-            return ingest(self.database, self.objects, Path(file.name), reception).outcome
+            return self.intake.ingest(file.path, StoredObject(file.digest, file.size_bytes), reception).outcome
 
 
 def _bytes_of(uid: str) -> bytes:
@@ -59,7 +59,9 @@ def _receive_until_killed(url: str, root: Path, run: int, acknowledge: Connectio
 
 def _assert_whole(url: str, root: Path, acknowledged: list[str]) -> None:
     receiver = Receiver(url, root)
-    receiver.spool.sweep()
+    for orphan in receiver.spool.recover():
+        receiver.intake.ingest(orphan.path, digest_of(orphan.path), Reception("", "", utc_now()))
+        orphan.path.unlink()
     receiver.objects.sweep_temporary(older_than_s=0)
     assert not list(receiver.spool.directory.iterdir())
     with receiver.database.read() as session:
