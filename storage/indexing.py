@@ -5,13 +5,15 @@ by UID, then series, instance, revision), so that PostgreSQL lets them wait inst
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from sqlalchemy import Row, Update, bindparam, case, select, update
+from sqlalchemy import Connection, bindparam, case, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from storage.header import IndexAttributes, InstanceHeader
@@ -26,7 +28,8 @@ from storage.models import (
     StudyRevision,
 )
 from storage.objects import StoredObject
-from storage.upsert import get_or_create, insert_all_absent
+from storage.prepared import Prepared
+from storage.upsert import get_or_create
 
 Outcome = Literal["stored", "duplicate", "replaced", "kept-first", "own-result"]
 
@@ -105,7 +108,7 @@ def ingested(
     )
 
 
-def index_arrivals(session: Session, arrivals: Sequence[Arrival], policy: DuplicatePolicy) -> list[Ingested]:
+def index_arrivals(connection: Connection, arrivals: Sequence[Arrival], policy: DuplicatePolicy) -> list[Ingested]:
     """Write the rows of ``arrivals`` in the caller's transaction; their outcomes in the same order."""
     outcomes: dict[int, Ingested] = {}
     by_study: dict[str, list[int]] = defaultdict(list)
@@ -113,7 +116,7 @@ def index_arrivals(session: Session, arrivals: Sequence[Arrival], policy: Duplic
         by_study[arrival.header.study_instance_uid].append(number)
     for study_instance_uid in sorted(by_study):
         for wave in _waves(by_study[study_instance_uid], arrivals):
-            results = _StudyIndexer(session, policy, study_instance_uid).index([arrivals[n] for n in wave])
+            results = _StudyIndexer(connection, policy, study_instance_uid).index([arrivals[n] for n in wave])
             outcomes.update(zip(wave, results, strict=True))
     return [outcomes[number] for number in range(len(arrivals))]
 
@@ -131,11 +134,49 @@ def _waves(numbers: Iterable[int], arrivals: Sequence[Arrival]) -> list[list[int
     return waves
 
 
-class _StudyIndexer:
-    """Writes arrivals of one study, each under its own UID."""
+def _touch_statement(model: type[Study] | type[Series]) -> Prepared:
+    at = bindparam("at", type_=model.last_received_at.type)
+    latest = case((model.last_received_at < at, at), else_=model.last_received_at)
+    return Prepared(update(model).where(model.id == bindparam("row_id")).values(last_received_at=latest))
 
-    def __init__(self, session: Session, policy: DuplicatePolicy, study_instance_uid: str) -> None:
-        self._session = session
+
+_find_instance = Prepared(
+    select(Instance.object_digest, Instance.revision_number).where(Instance.sop_instance_uid == bindparam("uid"))
+)
+_find_study = Prepared(
+    select(Study.id, *(getattr(Patient, name) for name in _PATIENT_IDENTITY))
+    .join(Patient)
+    .where(Study.study_instance_uid == bindparam("uid"))
+)
+_find_series = Prepared(
+    select(Series.id).where(Series.study_id == bindparam("study_id"), Series.series_instance_uid == bindparam("uid"))
+)
+_find_receiving = Prepared(
+    select(StudyRevision.number)
+    .where(StudyRevision.study_id == bindparam("study_id"), StudyRevision.state == RevisionState.RECEIVING)
+    .with_for_update()
+)
+_touch_study, _touch_series = _touch_statement(Study), _touch_statement(Series)
+_insert_instance = {
+    name: Prepared(
+        dialect.insert(Instance)
+        .values({key: bindparam(key) for key in Instance.__table__.columns.keys() if key != "id"})  # noqa: SIM118
+        .on_conflict_do_nothing(index_elements=["sop_instance_uid"])
+        .returning(Instance.id)
+    )
+    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
+}
+
+
+class _StudyIndexer:
+    """Writes arrivals of one study, each under its own UID.
+
+    What happens per instance is a prepared statement; what happens per study, series or surprise goes through a
+    session over the same connection.
+    """
+
+    def __init__(self, connection: Connection, policy: DuplicatePolicy, study_instance_uid: str) -> None:
+        self._connection = connection
         self._policy = policy
         self._study_instance_uid = study_instance_uid
 
@@ -145,101 +186,95 @@ class _StudyIndexer:
         if fresh:
             study_id = self._study(fresh)
             series_ids = self._series(study_id, fresh)
-            # Asked again: on PostgreSQL another receiver may have committed it while we waited for the study's row.
-            outcomes |= self._settled_by_what_is_known(fresh)
-            fresh = [a for a in fresh if a.header.sop_instance_uid not in outcomes]
-        if fresh:
-            outcomes |= self._write(study_id, series_ids, fresh)
+            if self._connection.dialect.name == "postgresql":
+                # Asked again: another receiver may have committed it while we waited for the study's row.
+                outcomes |= self._settled_by_what_is_known(fresh)
+                fresh = [a for a in fresh if a.header.sop_instance_uid not in outcomes]
+            if fresh:
+                outcomes |= self._write(study_id, series_ids, fresh)
         return [outcomes[a.header.sop_instance_uid] for a in arrivals]
 
     def _settled_by_what_is_known(self, arrivals: Sequence[Arrival]) -> dict[str, Ingested]:
         """Those that change nothing: the same bytes are there, or the site keeps the first version."""
+        outcomes: dict[str, Ingested] = {}
         if self._policy is DuplicatePolicy.REPLACE_ALWAYS:
-            return {}
-        known = self._known([a.header.sop_instance_uid for a in arrivals])
-        outcomes = {}
+            return outcomes
         for arrival in arrivals:
             uid = arrival.header.sop_instance_uid
-            if uid not in known:
-                continue
-            _, _, digest, revision = known[uid]
-            if digest == arrival.stored.digest:
-                outcomes[uid] = ingested("duplicate", arrival.header, arrival.stored, revision)
-            elif self._policy is DuplicatePolicy.KEEP_FIRST:
-                outcomes[uid] = ingested("kept-first", arrival.header, None, revision)
-                self._note_kept_first(arrival, digest)
+            for digest, revision in _find_instance(self._connection, uid=uid):
+                if digest == arrival.stored.digest:
+                    outcomes[uid] = ingested("duplicate", arrival.header, arrival.stored, revision)
+                elif self._policy is DuplicatePolicy.KEEP_FIRST:
+                    outcomes[uid] = ingested("kept-first", arrival.header, None, revision)
+                    self._note_kept_first(arrival, digest)
         return outcomes
-
-    def _known(self, uids: Sequence[str]) -> dict[str, Row[str, int, str, int]]:
-        query = select(Instance.sop_instance_uid, Instance.id, Instance.object_digest, Instance.revision_number)
-        return {row[0]: row for row in self._session.execute(query.where(Instance.sop_instance_uid.in_(uids)))}
 
     def _note_kept_first(self, arrival: Arrival, digest: str) -> None:
         uid = arrival.header.sop_instance_uid
         message = f"instance {uid} arrived again with other bytes; the first version is kept"
         detail = {"sop_instance_uid": uid, "kept_digest": digest, "refused_digest": arrival.stored.digest}
-        record(self._session, "instance-kept", message, self._study_instance_uid, **detail)
+        with self._session() as session:
+            record(session, "instance-kept", message, self._study_instance_uid, **detail)
 
     def _study(self, arrivals: Sequence[Arrival]) -> int:
         """The id of the study's row, made where missing, locked until the end of the transaction."""
-        latest = max(a.reception.received_at for a in arrivals)
-        query = select(Study.id, *(getattr(Patient, name) for name in _PATIENT_IDENTITY)).join(Patient)
-        known = self._session.execute(query.where(Study.study_instance_uid == self._study_instance_uid)).one_or_none()
-        if known is None:
-            study_id, identity = self._new_study(arrivals[0])
-        else:
-            study_id, identity = known[0], tuple(known)[1:]
+        known = _find_study(self._connection, uid=self._study_instance_uid)
+        study_id, *identity = known[0] if known else self._new_study(arrivals[0])
         for arrival in arrivals:
-            if identity != _identity(arrival.header):
+            if tuple(identity) != _identity(arrival.header):
                 self._note_other_patient(arrival.header)
-        self._touch(Study, study_id, latest)
-        return study_id
+        _touch_study(self._connection, row_id=study_id, at=_latest(arrivals))
+        return int(study_id)
 
-    def _new_study(self, arrival: Arrival) -> tuple[int, tuple[str, ...]]:
-        header = arrival.header
+    def _new_study(self, arrival: Arrival) -> tuple[Any, ...]:
+        header, at = arrival.header, arrival.reception.received_at
         identity = dict(zip(_PATIENT_IDENTITY, _identity(header), strict=True))
-        patient_id = get_or_create(self._session, Patient, identity, {"patient_sex": header.patient["patient_sex"]})
-        at = arrival.reception.received_at
-        values = {"patient_id": patient_id, "first_received_at": at, "last_received_at": at, **header.study}
         key = {"study_instance_uid": self._study_instance_uid}
-        return get_or_create(self._session, Study, key, values), _identity(header)
+        with self._session() as session:
+            patient_id = get_or_create(session, Patient, identity, {"patient_sex": header.patient["patient_sex"]})
+            values = {"patient_id": patient_id, "first_received_at": at, "last_received_at": at, **header.study}
+            get_or_create(session, Study, key, values)
+        # Asked, not assumed: on PostgreSQL another receiver may have made it, with another patient.
+        return _find_study(self._connection, uid=self._study_instance_uid)[0]
 
     def _series(self, study_id: int, arrivals: Sequence[Arrival]) -> dict[str, int]:
         """Series Instance UID -> row id; made where missing, locked on PostgreSQL."""
-        query = select(Series.series_instance_uid, Series.id).where(Series.study_id == study_id)
-        wanted = {a.header.series_instance_uid for a in arrivals}
-        known = self._session.execute(query.where(Series.series_instance_uid.in_(wanted)))
-        ids = {uid: row_id for uid, row_id in known}  # noqa: C416 (a Result is no mapping)
-        for uid in sorted(wanted):
+        ids: dict[str, int] = {}
+        for uid in sorted({a.header.series_instance_uid for a in arrivals}):
             members = [a for a in arrivals if a.header.series_instance_uid == uid]
-            latest = max(a.reception.received_at for a in members)
-            if uid not in ids:
-                header = members[0].header
-                values = {"series_number": header.series_number, "last_received_at": latest, **header.series}
-                key = {"study_id": study_id, "series_instance_uid": uid}
-                ids[uid] = get_or_create(self._session, Series, key, values)
-            self._touch(Series, ids[uid], latest)
+            known = _find_series(self._connection, study_id=study_id, uid=uid)
+            ids[uid] = known[0][0] if known else self._new_series(study_id, members[0])
+            _touch_series(self._connection, row_id=ids[uid], at=_latest(members))
         return ids
 
-    def _touch(self, model: type[Study] | type[Series], row_id: int, at: datetime) -> None:
-        """Move ``last_received_at`` forward, never back, and lock the row on PostgreSQL."""
-        self._session.connection().execute(_TOUCH[model], {"row_id": row_id, "at": at})
+    def _new_series(self, study_id: int, arrival: Arrival) -> int:
+        header = arrival.header
+        received = {"series_number": header.series_number, "last_received_at": arrival.reception.received_at}
+        key = {"study_id": study_id, "series_instance_uid": header.series_instance_uid}
+        with self._session() as session:
+            return get_or_create(session, Series, key, {**received, **header.series})
 
     def _write(self, study_id: int, series_ids: Mapping[str, int], arrivals: Sequence[Arrival]) -> dict[str, Ingested]:
-        first = arrivals[0]
-        why = f"instance {first.header.sop_instance_uid} arrived"
-        revision = receiving_revision(self._session, study_id, self._study_instance_uid, why, first.reception)
-        rows = [_instance_values(series_ids[a.header.series_instance_uid], revision, a) for a in arrivals]
-        written = insert_all_absent(self._session, Instance, "sop_instance_uid", rows)
+        revision = self._receiving_revision(study_id, arrivals[0])
+        insert_instance = _insert_instance[self._connection.dialect.name]
         outcomes: dict[str, Ingested] = {}
-        for arrival, row in zip(arrivals, rows, strict=True):
-            uid = arrival.header.sop_instance_uid
-            if uid not in written:
-                _replace(self._session, arrival, row)
-            outcomes[uid] = ingested(
-                "stored" if uid in written else "replaced", arrival.header, arrival.stored, revision
-            )
+        for arrival in arrivals:
+            values = _instance_values(series_ids[arrival.header.series_instance_uid], revision, arrival)
+            outcome: Outcome = "stored"
+            if not insert_instance(self._connection, **values):
+                outcome = "replaced"
+                with self._session() as session:
+                    _replace(session, arrival, values)
+            outcomes[arrival.header.sop_instance_uid] = ingested(outcome, arrival.header, arrival.stored, revision)
         return outcomes
+
+    def _receiving_revision(self, study_id: int, first: Arrival) -> int:
+        receiving = _find_receiving(self._connection, study_id=study_id)
+        if receiving:
+            return int(receiving[0][0])
+        why = f"instance {first.header.sop_instance_uid} arrived"
+        with self._session() as session:
+            return receiving_revision(session, study_id, self._study_instance_uid, why, first.reception)
 
     def _note_other_patient(self, header: IndexAttributes) -> None:
         """The study keeps its first patient; the contradiction is a fault of the instance and, once, in the journal."""
@@ -248,19 +283,23 @@ class _StudyIndexer:
         query = select(JournalEntry.id).where(
             JournalEntry.study_instance_uid == self._study_instance_uid, JournalEntry.event == _OTHER_PATIENT
         )
-        if self._session.scalar(query.limit(1)) is None:
-            detail = {"sop_instance_uid": header.sop_instance_uid}
-            record(self._session, _OTHER_PATIENT, message, self._study_instance_uid, **detail)
-            self._session.flush()
+        with self._session() as session:
+            if session.scalar(query.limit(1)) is None:
+                detail = {"sop_instance_uid": header.sop_instance_uid}
+                record(session, _OTHER_PATIENT, message, self._study_instance_uid, **detail)
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """A session over the connection, flushed at the end; the transaction stays the caller's."""
+        with Session(self._connection) as session:
+            yield session
+            session.flush()
+            # Let go without the rollback that closing an open one would ask for.
+            session.commit()
 
 
-def _touch_statement(model: type[Study] | type[Series]) -> Update:
-    at = bindparam("at", type_=model.last_received_at.type)
-    latest = case((model.last_received_at < at, at), else_=model.last_received_at)
-    return update(model.__table__).where(model.id == bindparam("row_id")).values(last_received_at=latest)  # type: ignore[arg-type]
-
-
-_TOUCH = {model: _touch_statement(model) for model in (Study, Series)}
+def _latest(arrivals: Sequence[Arrival]) -> datetime:
+    return max(arrival.reception.received_at for arrival in arrivals)
 
 
 def receiving_revision(session: Session, study_id: int, study_uid: str, why: str, reception: Reception) -> int:

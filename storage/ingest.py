@@ -60,8 +60,8 @@ class Intake:
             raise ObjectStoreUnavailable(f"the received file cannot be read: {error.strerror or error}") from error
 
     def _index(self, arrivals: Sequence[Arrival]) -> list[Ingested]:
-        with self._database.session() as session:
-            return index_arrivals(session, arrivals, self._duplicates)
+        with self._database.transaction() as connection:
+            return index_arrivals(connection, arrivals, self._duplicates)
 
     def _is_own_result(self, header: IndexAttributes) -> bool:
         """Whether it is one of the objects we authored. What scanners send by the thousand cannot be."""

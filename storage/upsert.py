@@ -1,6 +1,5 @@
 """Making a row that another process may be making at the same moment, on both engines, without an error to recover."""
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 from sqlalchemy import Table, select
@@ -30,15 +29,3 @@ def get_or_create(session: Session, model: type[Base], key: dict[str, Any], valu
     query = select(table.c.id).filter_by(**key)
     found = session.scalar(query) or insert_if_absent(session, model, key, values)
     return cast(int, found or session.scalars(query).one())
-
-
-def insert_all_absent(session: Session, model: type[Base], key: str, rows: Sequence[dict[str, Any]]) -> set[str]:
-    """Insert the rows whose ``key``, a unique column, is not there yet; the keys of those that were inserted.
-
-    All rows in one statement. On PostgreSQL this waits for a transaction that is making the same row.
-    """
-    table = cast(Table, model.__table__)
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).on_conflict_do_nothing(index_elements=[key]).returning(table.c[key])
-    # Compiled once for every number of rows: the values are bound, not written into the statement.
-    return set(session.connection().execute(statement, list(rows)).scalars())
