@@ -10,6 +10,7 @@ from pathlib import Path
 from pydicom import Dataset
 
 from ai.volumes.assemble import assemble
+from ai.volumes.decoding import DecoderLimits, FrameDecoder
 from ai.volumes.load import DicomFileSource
 from ai.volumes.types import Assembly, PixelSource
 from node.results.identity import ResultIdentity
@@ -34,7 +35,12 @@ class LoadedStudy:
 
 
 def load_study(
-    study_instance_uid: str, headers: Mapping[str, Dataset], paths: Mapping[str, Path], revision: int, at: datetime
+    study_instance_uid: str,
+    headers: Mapping[str, Dataset],
+    paths: Mapping[str, Path],
+    revision: int,
+    at: datetime,
+    decoder: FrameDecoder | None = None,
 ) -> LoadedStudy:
     """Put a study together from its headers and the files its pixels are in.
 
@@ -44,12 +50,13 @@ def load_study(
         paths: SOP Instance UID -> Part 10 file.
         revision: study revision, part of the results' identity.
         at: the results' creation time (UTC); a repeat of the same revision states the same time.
+        decoder: decodes compressed frames; by default with the default limits.
     """
     return LoadedStudy(
         study_instance_uid=study_instance_uid,
         headers=headers,
         assembly=assemble(headers.values()),
-        source=DicomFileSource(paths),
+        source=DicomFileSource(paths, decoder),
         identity=ResultIdentity(study_instance_uid, revision, PIPELINE_VERSION, at),
     )
 
@@ -82,6 +89,7 @@ class NodeContext:
         self.settings = settings
         self.database = Database(settings.database_url)
         self.objects = ObjectStore(settings.data_dir / "objects")
+        self.decoder = FrameDecoder(DecoderLimits(settings.decoding.memory_bytes, settings.decoding.deadline_s))
         self._studies: OrderedDict[tuple[str, int], LoadedStudy] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -112,4 +120,4 @@ class NodeContext:
             for i in instances
         }
         paths = {i.sop_instance_uid: self.objects.path(i.object_digest) for i in instances}
-        return load_study(study_instance_uid, headers, paths, number, closed_at)
+        return load_study(study_instance_uid, headers, paths, number, closed_at, self.decoder)

@@ -66,6 +66,7 @@ class Worker:
         while not stop.wait(SWEEP_INTERVAL_S):
             self.sweep()
         self._engine.stop(DRAIN_S)
+        self.context.decoder.close()
         self.context.database.dispose()
         log.info("worker.stopped")
 
