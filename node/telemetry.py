@@ -30,7 +30,7 @@ SIZE_BUCKETS_BYTES: Final = tuple(float(1 << power) for power in (14, 16, 17, 18
 STEP_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 WAIT_BUCKETS_S: Final = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900, 3600, 14400, 86400)
 
-OUTCOMES: Final = ("stored", "duplicate", "replaced", "own-result")
+OUTCOMES: Final = ("stored", "duplicate", "replaced", "kept-first", "own-result")
 REFUSAL_STATUSES: Final = (0x0110, 0x0124, 0xA700, 0xA900, 0xC000)
 """C-STORE failures we answer (PS3.4 table B.2-1, PS3.7 C)."""
 REJECTION_REASONS: Final = (
@@ -52,7 +52,9 @@ class _Metrics:
         self.registry = CollectorRegistry()
         # Names, labels and buckets are the interface of dashboards and alerts: changes go into deploy/ as well.
         self.receive_seconds = self._histogram(
-            "pacsgate_receive_seconds", "Time from a complete C-STORE data set to its answer", RECEIVE_BUCKETS_S
+            "pacsgate_receive_seconds",
+            "Time from the last byte of an instance until it is durable and indexed",
+            RECEIVE_BUCKETS_S,
         )
         self.receive_bytes = self._histogram("pacsgate_receive_bytes", "Size of instances", SIZE_BUCKETS_BYTES)
         self.received = self._counter(
@@ -158,7 +160,7 @@ def host_registry(data_dir: Path) -> CollectorRegistry:
 
 
 def instance_received(calling_ae_title: str, outcome: str, seconds: float, size_bytes: int) -> None:
-    """An instance was acknowledged. ``outcome`` is that of `storage.ingest`, ``seconds`` from last byte to answer."""
+    """An instance was acknowledged: ``outcome`` of `storage.ingest`, ``seconds`` from its last byte to durability."""
     metrics = _metrics()
     metrics.receive_seconds.observe(seconds)
     metrics.receive_bytes.observe(size_bytes)

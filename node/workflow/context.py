@@ -17,6 +17,7 @@ from node.results.identity import ResultIdentity
 from node.settings import Settings
 from node.workflow.version import PIPELINE_VERSION
 from storage.database import Database
+from storage.describe import describe_study
 from storage.header import dataset_from_json
 from storage.objects import ObjectStore
 from storage.revisions import find_revision, stored_instances
@@ -105,6 +106,7 @@ class NodeContext:
             return self._studies[key]
 
     def _read(self, study_instance_uid: str, number: int) -> LoadedStudy:
+        describe_study(self.database, self.objects, study_instance_uid)
         with self.database.read() as session:
             revision = find_revision(session, study_instance_uid, number)
             instances = stored_instances(session, revision)
