@@ -88,8 +88,8 @@ class _Metrics:
             WAIT_BUCKETS_S,
         )
         self.audit_dropped = self._counter("pacsgate_audit_messages_dropped", "Audit messages that could not be sent")
-        self.peers: frozenset[str] = frozenset()
-        self.destinations: frozenset[str] = frozenset()
+        self.received_by: dict[tuple[str, str], Counter] = {}
+        self.expect((), ())
 
     def _counter(self, name: str, meaning: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(name, meaning, labels, registry=self.registry)
@@ -104,8 +104,9 @@ class _Metrics:
         self.peers, self.destinations = frozenset(peers), frozenset(destinations)
         for peer in (*self.peers, OTHER):
             self.accepted.labels(peer)
-            for outcome in OUTCOMES:
-                self.received.labels(peer, outcome)
+            for outcome in (*OUTCOMES, OTHER):
+                # Kept, because looking a label up costs as much as counting.
+                self.received_by[peer, outcome] = self.received.labels(peer, outcome)
             for status in REFUSAL_STATUSES:
                 self.refused.labels(peer, _hexadecimal(status))
         for reason in REJECTION_REASONS:
@@ -164,7 +165,7 @@ def instance_received(calling_ae_title: str, outcome: str, seconds: float, size_
     metrics = _metrics()
     metrics.receive_seconds.observe(seconds)
     metrics.receive_bytes.observe(size_bytes)
-    metrics.received.labels(_known(calling_ae_title, metrics.peers), _known(outcome, OUTCOMES)).inc()
+    metrics.received_by[_known(calling_ae_title, metrics.peers), _known(outcome, OUTCOMES)].inc()
 
 
 def instance_refused(calling_ae_title: str, status: int) -> None:
