@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
 NAME, IDENTITY, BIRTH_DATE, ACCESSION = "Zzsurname^Yygiven", "ZZID4711", "18911231", "ZZACC0815"
 SECRETS = re.compile(b"zzsurname|yygiven|zzid4711|18911231|1891-12-31|zzacc0815|zzother|zzvalue", re.IGNORECASE)
-LOST_UID = generate_uid()
+LOST_UID = "2.25.4711"
 MISFITS = {"PatientAge": "AS", "PatientWeight": "DS", "StudyTime": "TM", "PatientSex": "CS", "InstanceNumber": "IS"}
 """Values that do not fit their representation make libraries speak."""
 
