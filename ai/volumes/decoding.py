@@ -7,6 +7,7 @@ One child process serves a whole worker; it is started for the first compressed 
 import atexit
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -30,6 +31,8 @@ START_DEADLINE_S: Final = 60.0
 """Starting takes half a second on an idle machine."""
 ATTEMPTS: Final = 2
 """A frame is given up when it has killed two fresh processes: one may have died of something else."""
+WORN_SHARE: Final = 4
+"""Between frames a process may keep this part of a frame's memory; decoders leak over damaged data."""
 _UNREADABLE_ANSWER: Final = (ValueError, TypeError, LookupError)
 """What reading an answer raises that a decoder gone wild has written over."""
 _MAXIMUM_HEAD_BYTES: Final = 65_536
@@ -56,6 +59,16 @@ class _ProcessDied(Exception):
 class _Child:
     process: subprocess.Popen[bytes]
     connection: socket.socket
+    idle_bytes: int = 0
+    """Its address space before the first frame."""
+
+    def address_space_bytes(self) -> int:
+        """What counts against its limit; 0 when it is gone."""
+        try:
+            pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[0]
+        except OSError:
+            return 0
+        return int(pages) * resource.getpagesize()
 
 
 class FrameDecoder:
@@ -103,7 +116,7 @@ class FrameDecoder:
             self._end()
 
     def _exchange(self, request: bytes, frame: bytes, shape: tuple[int, ...]) -> NDArray[Any]:
-        child = self._child or self._start()
+        child = self._fresh_child()
         deadline = time.monotonic() + self.limits.deadline_s
         try:
             child.connection.settimeout(self.limits.deadline_s)
@@ -126,6 +139,17 @@ class FrameDecoder:
             raise _ProcessDied(self._end()) from error
         return pixels
 
+    def _fresh_child(self) -> _Child:
+        """The child process; a new one where decoders have leaked so much that a good frame could lack memory."""
+        child = self._child
+        if (
+            child is not None
+            and child.address_space_bytes() - child.idle_bytes > self.limits.memory_bytes // WORN_SHARE
+        ):
+            log.info("decoder.worn", pid=child.process.pid)
+            self._end()
+        return self._child or self._start()
+
     def _start(self) -> _Child:
         ours, theirs = socket.socketpair()
         with theirs:
@@ -144,6 +168,7 @@ class FrameDecoder:
                 raise _ProcessDied(f"it did not start; {self._end()}")
         except (ConnectionError, EOFError, TimeoutError) as error:
             raise _ProcessDied(f"it did not start; {self._end()}") from error
+        self._child.idle_bytes = self._child.address_space_bytes()
         log.info("decoder.started", pid=process.pid)
         return self._child
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -118,6 +119,14 @@ def test_one_death_alone_is_not_held_against_a_frame(tmp_path: Path, monkeypatch
         decoder.close()
 
 
+def test_a_decoder_that_leaks_is_replaced_before_a_good_frame_lacks_memory(hostile: FrameDecoder) -> None:
+    """Each damaged frame costs 80 of 256 MiB for good."""
+    for _ in range(6):
+        with pytest.raises(PixelsUnavailable, match="cannot be decoded: damaged"):
+            hostile.decode("1.2", OPTIONS, b"leak")
+    assert _works(hostile)
+
+
 def test_a_process_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = FrameDecoder(module="no.such.module")
     with pytest.raises(PixelsUnavailable, match="did not start; exit code 1"):
@@ -190,6 +199,23 @@ def test_a_real_decoder_is_held_to_the_memory_limit(synthetic: Any) -> None:
     finally:
         tight.close()
         wide.close()
+
+
+def test_a_crafted_codestream_aborts_a_real_decoder_and_nothing_else(synthetic: Any, decoder: FrameDecoder) -> None:
+    """4 x 5 pixels as its header says, in 16,000 components: the decoder runs out of memory and calls abort()."""
+    components = 16_000
+    size = struct.pack(">H8IH", 0, 5, 4, 0, 0, 5, 4, 0, 0, components) + b"\x0f\x01\x01" * components
+    style = b"\xff\x52\x00\x0c\x00\x00\x00\x01\x00\x05\x04\x04\x00\x01"
+    quantisation = b"\xff\x5c\x00\x13\x40" + b"\x48" * 16
+    tile = b"\xff\x90\x00\x0a" + bytes(7) + b"\x01\xff\x93" + bytes(20) + b"\xff\xd9"
+    image = _compressed(synthetic, np.zeros((32, 32)), JPEG2000Lossless)
+    image.Rows, image.Columns = 4, 5
+    frame = b"\xff\x4f\xff\x51" + struct.pack(">H", len(size) + 2) + size + style + quantisation + tile
+    image.PixelData = encapsulate([frame])
+    with pytest.raises(PixelsUnavailable, match=r"decoder crashed \(signal 6\)"):
+        decode_frame(image, None, decoder)
+    whole = _compressed(synthetic, np.full((32, 32), 7), JPEG2000Lossless)
+    assert (decode_frame(whole, None, decoder) == 7).all()
 
 
 def test_uncompressed_frames_start_no_process(synthetic: Any) -> None:
