@@ -18,7 +18,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
 
-from ai.volumes.codestream import encoded_size
+from ai.volumes.codestream import encoded_components, encoded_size
 from ai.volumes.decoding import FrameDecoder, shared_decoder
 from ai.volumes.frames import TooManyFrames, frame_count, frame_header
 from ai.volumes.geometry import MAX_VOXELS
@@ -239,6 +239,10 @@ def _check_encoded(dataset: Dataset, syntax: UID, frame: bytes) -> None:
         raise PixelsUnavailable(
             f"the encoded image has {encoded[0]} x {encoded[1]} pixels, the header says {rows} x {columns}"
         )
+    components = encoded_components(frame)
+    if components is not None and components != 1:
+        # GDCM writes all of them into a buffer of the header's size.
+        raise PixelsUnavailable(f"the encoded image has {components} components, the header says 1")
     decoded_bytes = rows * columns * (((root.integer("BitsAllocated") or 8) + 7) // 8)
     if syntax == RLELossless and (len(frame) - RLE_HEADER_BYTES) * RLE_MAX_RATIO < decoded_bytes:
         raise PixelsUnavailable(
