@@ -12,6 +12,7 @@ import threading
 
 import structlog
 
+from node import telemetry
 from node.log import configure_logging
 from node.settings import Settings, load_settings
 from node.signals import stop_on
@@ -31,7 +32,14 @@ def main() -> None:
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True, name="supervisor-watch").start()
     code = 0
     try:
-        RUNNERS[arguments.kind](load_settings(), arguments.slot, stop)
+        settings = load_settings()
+        telemetry.start(
+            settings.data_dir,
+            arguments.slot,
+            (peer.ae_title for peer in settings.peers),
+            (destination.name for destination in settings.destinations),
+        )
+        RUNNERS[arguments.kind](settings, arguments.slot, stop)
     except Exception:
         log.exception("process.failed")
         code = 1

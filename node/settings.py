@@ -103,6 +103,34 @@ class DeliverySettings(_Section):
     max_attempts: int = Field(30, ge=1, le=100, description="about twenty hours in all; then `studies replay`")
 
 
+class DecodingSettings(_Section):
+    """What decoding one compressed frame may cost; the decoders run in a process of their own."""
+
+    memory_bytes: int = Field(
+        1 << 30,
+        ge=64 << 20,
+        description="the largest detectors' JPEG 2000 frames need about 700 MB; a bomb wants more than any machine has",
+    )
+    deadline_s: float = Field(30, gt=0, le=600, description="the slowest real frame takes 5 s on a slow machine")
+
+
+class MonitoringSettings(_Section):
+    """What health checks and metrics look at."""
+
+    queue_age_warning_s: float = Field(
+        600,
+        gt=0,
+        description="a study takes seconds: one that has waited this long means that the workers do not keep up",
+    )
+    delivery_age_warning_s: float = Field(
+        3600, gt=0, description="a PACS may be restarted; after an hour somebody should look at it"
+    )
+    metrics_port: Port | None = Field(
+        None, description="off: the web process serves /metrics; a port for hosts that run no web process"
+    )
+    metrics_host: str = Field("127.0.0.1", description="loopback until you decide who may reach the metrics port")
+
+
 class Peer(_Section):
     """Who may talk to us."""
 
@@ -138,6 +166,8 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     completion: CompletionSettings = CompletionSettings()
     delivery: DeliverySettings = DeliverySettings()
+    decoding: DecodingSettings = DecodingSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     peers: tuple[Peer, ...] = ()
     destinations: tuple[Destination, ...] = ()
 

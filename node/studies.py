@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from node.history import study_history
 from storage.database import Database
 from storage.models import (
     Association,
@@ -27,7 +28,8 @@ def list_studies(database: Database, limit: int) -> list[dict[str, Any]]:
 
 
 def show_study(database: Database, study_instance_uid: str) -> dict[str, Any]:
-    """A study in full: series, last revision's assessments and candidates, result objects, deliveries, journal.
+    """A study in full: series, last revision's assessments and candidates, result objects, deliveries, journal, and the
+    history: the journal and the receptions in sentences.
 
     Raises:
         UnknownStudy: it is not in this index.
@@ -55,6 +57,7 @@ def show_study(database: Database, study_instance_uid: str) -> dict[str, Any]:
             "detection": _detection(revision),
             "objects": _objects(revision),
             "journal": _journal(session, study_instance_uid),
+            "history": [line.document() for line in study_history(session, study)],
         }
 
 

@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import structlog
+from prometheus_client import start_http_server
 
+from node import signs_of_life, telemetry
 from node.settings import Settings
 from storage.database import Database
 from storage.objects import ObjectStore
@@ -51,6 +54,8 @@ def prepare(settings: Settings) -> Iterator[int]:
         database.migrate()
         database.dispose()
         ObjectStore(settings.data_dir / "objects").sweep_temporary(TEMPORARY_ORPHAN_AGE_S)
+        telemetry.clear(settings.data_dir)
+        signs_of_life.clear(settings.data_dir)
         yield lock.fileno()
 
 
@@ -81,6 +86,17 @@ class Child:
     started_at: float = 0.0
     deaths: int = 0
     restart_at: float = field(default=0.0)
+    restarts: int = 0
+    """In all, forgiven deaths too."""
+
+    def sign_of_life(self) -> dict[str, Any]:
+        """What health checks learn of it."""
+        return {
+            "slot": self.slot,
+            "kind": self.kind,
+            "running": self.process is not None,
+            "restarts": self.restarts,
+        }
 
 
 class Supervisor:
@@ -88,6 +104,8 @@ class Supervisor:
 
     def __init__(self, settings: Settings, config_file: Path | None, lock: int) -> None:
         self._lock = lock
+        self._settings = settings
+        self._sign = signs_of_life.SignOfLife(settings.data_dir, "supervisor")
         self._environment = dict(os.environ, PACSGATE_STORAGE__DATA_DIR=str(settings.data_dir))
         if config_file is not None:
             self._environment["PACSGATE_CONFIG"] = str(config_file.absolute())
@@ -100,10 +118,20 @@ class Supervisor:
 
     def run(self, stop: Event) -> None:
         """Supervise until ``stop`` is set, then drain."""
+        self._serve_metrics()
         while not stop.wait(0.1):
             for child in self.children:
                 self._tend(child)
+            self._sign.give(children=[child.sign_of_life() for child in self.children])
         self._drain()
+
+    def _serve_metrics(self) -> None:
+        """This host's counts on a port of their own, for hosts that run no web process."""
+        monitoring = self._settings.monitoring
+        if monitoring.metrics_port is not None:
+            registry = telemetry.host_registry(self._settings.data_dir)
+            start_http_server(monitoring.metrics_port, monitoring.metrics_host, registry)
+            log.info("metrics.listening", host=monitoring.metrics_host, port=monitoring.metrics_port)
 
     def _tend(self, child: Child) -> None:
         now = time.monotonic()
@@ -119,6 +147,7 @@ class Supervisor:
         wait_s = RESTART_WAITS_S[min(child.deaths, len(RESTART_WAITS_S) - 1)]
         log.error("process.died", slot=child.slot, exit_code=code, restart_in_s=wait_s)
         child.deaths += 1
+        child.restarts += 1
         child.process = None
         child.restart_at = now + wait_s
 

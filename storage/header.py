@@ -15,6 +15,7 @@ from storage.part10 import open_part10
 __all__ = ["IndexAttributes", "InstanceHeader", "dataset_from_json", "read_header", "read_index_attributes"]
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_UID_CHARACTERS = frozenset("0123456789.")
 _MAX_UID_CHARACTERS = 64
 _INTEGER_STRING_LIMIT = 2**31
 """PS3.5 6.2: an IS lies in -2^31 .. 2^31 - 1."""
@@ -225,5 +226,10 @@ def _is_uid(uid: str) -> bool:
 
 def _checked_uid(uid: str, name: str) -> str:
     if not _is_uid(uid):
-        raise UnreadableInstance(f"its {name} is not a valid UID (PS3.5 9.1): {uid[:80]!r}")
+        # Not the value: what is no UID may be a name, and this goes into the log.
+        strange = next(
+            (f"character {n} is none of 0-9 and ." for n, c in enumerate(uid, 1) if c not in _UID_CHARACTERS), ""
+        )
+        why = strange or f"its {len(uid)} characters are too many, or a component is empty"
+        raise UnreadableInstance(f"its {name} is not a valid UID (PS3.5 9.1): {why}")
     return uid

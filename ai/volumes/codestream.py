@@ -24,7 +24,27 @@ def encoded_size(frame: bytes) -> tuple[int, int] | None:
     return rows - row_offset, columns - column_offset
 
 
+def encoded_components(frame: bytes) -> int | None:
+    """How many components (samples per pixel) an encoded frame says it has; None where `encoded_size` is None."""
+    if frame.startswith(_JPEG_START):
+        position = _jpeg_frame_header(frame)
+        return None if position is None or len(frame) < position + 10 else frame[position + 9]
+    start = frame.find(_JPEG_2000_START, 0, _MAX_BOX_HEADER_BYTES)
+    if start < 0 or len(frame) < start + 42:
+        return None
+    return int(struct.unpack_from(">H", frame, start + 40)[0])
+
+
 def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
+    position = _jpeg_frame_header(frame)
+    if position is None:
+        return None
+    rows, columns = struct.unpack_from(">2H", frame, position + 5)
+    return (rows, columns) if rows and columns else None
+
+
+def _jpeg_frame_header(frame: bytes) -> int | None:
+    """Where the frame header's marker is."""
     position = 2
     while position + 9 <= len(frame) and frame[position] == 0xFF:
         marker = frame[position + 1]
@@ -33,8 +53,7 @@ def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
         elif marker in _STANDALONE_MARKERS:
             position += 2
         elif marker in _FRAME_MARKERS:
-            rows, columns = struct.unpack_from(">2H", frame, position + 5)
-            return (rows, columns) if rows and columns else None
+            return position
         else:
             position += 2 + max(int(struct.unpack_from(">H", frame, position + 2)[0]), 2)
     return None

@@ -1,8 +1,12 @@
-"""Decodes the frames of a stack into a volume (PS3.3 C.7.6.3, C.11.1): bounded, one frame at a time."""
+"""Decodes the frames of a stack into a volume (PS3.3 C.7.6.3, C.11.1): bounded, one frame at a time.
+
+Uncompressed frames are read here; compressed ones are decoded in a process of their own (`ai.volumes.decoding`).
+"""
 
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -11,9 +15,11 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.pixels.utils import as_pixel_options
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
 
-from ai.volumes.codestream import encoded_size
+from ai.volumes.codestream import encoded_components, encoded_size
+from ai.volumes.decoding import FrameDecoder, shared_decoder
 from ai.volumes.frames import TooManyFrames, frame_count, frame_header
 from ai.volumes.geometry import MAX_VOXELS
 from ai.volumes.header import UNREADABLE_ELEMENT, Header
@@ -23,6 +29,14 @@ MAX_FRAME_PIXELS = 2**26
 """The largest detectors (mammography, chest) stay below 2**25 pixels."""
 MAX_INSTANCE_PIXELS = 2**31
 """Rows x Columns x frames of one instance: 4 GiB at 16 bit, what PS3.5 lets native pixel data have."""
+MAX_INSTANCE_BYTES = 2**32
+"""The same in bytes, which other bit depths than 16 reach earlier or later."""
+MAX_BITS_ALLOCATED = 64
+"""Double float pixel data (PS3.3 C.7.6.25)."""
+MIN_ENCODED_FRAME_BYTES = 10
+"""An item with its header (PS3.5 A.4) and the least a frame can have in it."""
+RLE_HEADER_BYTES, RLE_MAX_RATIO = 64, 64
+"""PS3.5 G.3: two bytes stand for at most 128."""
 MAX_FILE_BYTES = 2**32
 """The largest value length of native pixel data (PS3.5 7.1.1)."""
 MAX_INFLATED_BYTES = 2**31
@@ -42,18 +56,25 @@ class DicomFileSource(PixelSource):
     Not thread-safe: one source per thread.
     """
 
-    def __init__(self, paths: Mapping[str, Path]) -> None:
-        """``paths`` maps SOP Instance UID to file."""
+    def __init__(self, paths: Mapping[str, Path], decoder: FrameDecoder | None = None) -> None:
+        """``paths`` maps SOP Instance UID to file; ``decoder`` is the shared one of this process by default."""
         self._paths = paths
+        self._decoder = decoder
         self._last: tuple[str, Dataset] | None = None
 
     def frame(self, reference: SliceReference) -> NDArray[np.float32]:
         """The stored values of one frame, rescaled: float32 ``[row, column]``.
 
         Raises:
-            PixelsUnavailable: no such file, or its pixels cannot be decoded; the message says why.
+            PixelsUnavailable: no such file, or its pixels cannot be decoded; the message names the instance and says
+                why.
         """
-        return decode_frame(self._dataset(reference.sop_instance_uid), reference.frame_number)
+        uid = reference.sop_instance_uid
+        dataset = self._dataset(uid)
+        try:
+            return decode_frame(dataset, reference.frame_number, self._decoder)
+        except PixelsUnavailable as error:
+            raise PixelsUnavailable(f"instance {uid}: {error}") from error
 
     def _dataset(self, uid: str) -> Dataset:
         if self._last is not None and self._last[0] == uid:
@@ -123,7 +144,9 @@ def load_volume(stack: Stack, source: PixelSource) -> Volume:
     return Volume(stack, pixels)
 
 
-def decode_frame(dataset: Dataset, frame_number: int | None) -> NDArray[np.float32]:
+def decode_frame(
+    dataset: Dataset, frame_number: int | None, decoder: FrameDecoder | None = None
+) -> NDArray[np.float32]:
     """One frame of an instance (counting from 1; None for a single-frame one), rescaled: float32 ``[row, column]``.
 
     Raises:
@@ -136,16 +159,27 @@ def decode_frame(dataset: Dataset, frame_number: int | None) -> NDArray[np.float
         raise PixelsUnavailable("the file does not name its transfer syntax")
     index = (frame_number or 1) - 1
     try:
-        _check_pixel_data(dataset, syntax, index)
-        stored, _ = get_decoder(syntax).as_array(dataset, index=index, raw=True)
+        stored = _stored_values(dataset, syntax, index, decoder)
     except PixelsUnavailable:
         raise
     except Exception as error:
-        # The decoders are other people's C and Python; what they raise for damaged data is not documented.
+        # pydicom's decoding of damaged data raises what it happens to meet; it is not documented.
         raise PixelsUnavailable(f"cannot be decoded: {_one_line(error)}") from error
     if stored.ndim != 2:
         raise PixelsUnavailable(f"pixel array of shape {stored.shape} is not a grey image")
     return np.asarray(stored.astype(np.float32) * np.float32(slope) + np.float32(intercept))
+
+
+def _stored_values(dataset: Dataset, syntax: UID, index: int, decoder: FrameDecoder | None) -> NDArray[Any]:
+    pixel_data = _pixel_data(dataset)
+    if not syntax.is_encapsulated:
+        stored, _ = get_decoder(syntax).as_array(dataset, index=index, raw=True)
+        return stored
+    frame = _encoded_frame(dataset, pixel_data, index)
+    _check_encoded(dataset, syntax, frame)
+    options = as_pixel_options(dataset, number_of_frames=1)
+    options.pop("extended_offsets", None)
+    return (decoder or shared_decoder()).decode(str(syntax), options, frame)
 
 
 def _frame(stack: Stack, reference: SliceReference, source: PixelSource) -> NDArray[np.float32]:
@@ -170,24 +204,49 @@ def _check_size(dataset: Dataset) -> None:
         frames = frame_count(dataset)
     except TooManyFrames as error:
         raise PixelsUnavailable(str(error)) from error
-    if rows * columns > MAX_FRAME_PIXELS or rows * columns * frames > MAX_INSTANCE_PIXELS:
-        raise PixelsUnavailable(f"{frames} frames of {rows} x {columns} pixels are implausible")
+    bits = root.integer("BitsAllocated") or 8
+    if not 1 <= bits <= MAX_BITS_ALLOCATED:
+        raise PixelsUnavailable(f"Bits Allocated is {bits}")
+    pixels = rows * columns * frames
+    if rows * columns > MAX_FRAME_PIXELS or pixels > MAX_INSTANCE_PIXELS or pixels * bits // 8 > MAX_INSTANCE_BYTES:
+        raise PixelsUnavailable(f"{frames} frames of {rows} x {columns} pixels of {bits} bit are implausible")
 
 
-def _check_pixel_data(dataset: Dataset, syntax: UID, index: int) -> None:
-    """Refuses absent pixel data and an encoded frame of another size than the header's, which a decoder would make."""
+def _pixel_data(dataset: Dataset) -> bytes:
     root = Header((dataset,))
     values = (root.value(keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
     pixel_data = next((value for value in values if isinstance(value, bytes) and value), None)
     if pixel_data is None:
         raise PixelsUnavailable("there is no pixel data")
-    if not syntax.is_encapsulated:
-        return
-    encoded = encoded_size(get_frame(pixel_data, index, number_of_frames=frame_count(dataset)))
-    size = (root.integer("Rows"), root.integer("Columns"))
-    if encoded is not None and encoded != size:
+    return pixel_data
+
+
+def _encoded_frame(dataset: Dataset, pixel_data: bytes, index: int) -> bytes:
+    """The bytes of one frame, all fragments joined (PS3.5 A.4)."""
+    frames = frame_count(dataset)
+    if len(pixel_data) < frames * MIN_ENCODED_FRAME_BYTES:
+        raise PixelsUnavailable(f"{len(pixel_data)} encoded bytes cannot be {frames} frames")
+    options = as_pixel_options(dataset)
+    return get_frame(pixel_data, index, number_of_frames=frames, extended_offsets=options.get("extended_offsets"))
+
+
+def _check_encoded(dataset: Dataset, syntax: UID, frame: bytes) -> None:
+    """Refuses a frame whose encoding says another size than the header, or cannot hold that size."""
+    root = Header((dataset,))
+    rows, columns = root.integer("Rows") or 0, root.integer("Columns") or 0
+    encoded = encoded_size(frame)
+    if encoded is not None and encoded != (rows, columns):
         raise PixelsUnavailable(
-            f"the encoded image has {encoded[0]} x {encoded[1]} pixels, the header says {size[0]} x {size[1]}"
+            f"the encoded image has {encoded[0]} x {encoded[1]} pixels, the header says {rows} x {columns}"
+        )
+    components = encoded_components(frame)
+    if components is not None and components != 1:
+        # GDCM writes all of them into a buffer of the header's size.
+        raise PixelsUnavailable(f"the encoded image has {components} components, the header says 1")
+    decoded_bytes = rows * columns * (((root.integer("BitsAllocated") or 8) + 7) // 8)
+    if syntax == RLELossless and (len(frame) - RLE_HEADER_BYTES) * RLE_MAX_RATIO < decoded_bytes:
+        raise PixelsUnavailable(
+            f"cannot be decoded: {len(frame)} bytes of RLE cannot be {decoded_bytes} bytes of image"
         )
 
 

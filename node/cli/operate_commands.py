@@ -1,6 +1,8 @@
 """Commands that operate a node through its index: studies list/show/replay, status, token create."""
 
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node.cli.options import ConfigOption, DataDirOption, JsonOption, settings_of
-from node.cli.output import print_json, print_table, print_text, refuse
+from node.cli.output import clear_screen, print_json, print_table, print_text, refuse
 
 if TYPE_CHECKING:
     from storage.database import Database
@@ -67,12 +69,20 @@ def studies_list(
 
 
 def studies_show(
-    study: StudyArgument, config: ConfigOption = None, data_dir: DataDirOption = None, json: JsonOption = False
+    study: StudyArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="print the history only, and go on until Ctrl-C")
+    ] = False,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """One study in full: series, verdicts, candidates, result objects, deliveries and its journal."""
+    """One study in full: series, verdicts, candidates, result objects, deliveries and its history."""
     from node.studies import show_study
 
     with _index(config, data_dir) as database:
+        if follow:
+            return _repeat(_HistoryFollower(database, study).print_new)
         document = show_study(database, study)
     if json:
         print_json(document)
@@ -83,9 +93,48 @@ def studies_show(
         print_text(f"Failure: {document['failure']}")
     _print_series(document)
     _print_results(document)
-    print_table(
-        "Journal", ("at", "event", "message"), [(e["at"][:19], e["event"], e["message"]) for e in document["journal"]]
-    )
+    print_text("History")
+    for line in document["history"]:
+        _print_line(line)
+
+
+def _print_line(line: dict[str, Any]) -> None:
+    since = line["since_previous_s"]
+    print_text(f"{line['at'][:19]}  {'' if since is None else f'+{since:.1f} s':>12}  {line['text']}")
+
+
+class _HistoryFollower:
+    """Prints the lines of a study's history that it has not printed yet; a study that is not there yet has none."""
+
+    def __init__(self, database: "Database", study: str) -> None:
+        self._database = database
+        self._study = study
+        self._printed: set[tuple[str, str]] = set()
+
+    def print_new(self) -> None:
+        from node.studies import show_study
+        from storage.revisions import UnknownStudy
+
+        try:
+            lines = show_study(self._database, self._study)["history"]
+        except UnknownStudy:
+            return
+        for line in lines:
+            key = (line["at"], line["text"])
+            if key not in self._printed:
+                self._printed.add(key)
+                _print_line(line)
+
+
+def _repeat(action: Callable[[], None]) -> None:
+    """Do it every second until Ctrl-C."""
+    try:
+        while True:
+            action()
+            sys.stdout.flush()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        return
 
 
 def _print_series(document: dict[str, Any]) -> None:
@@ -155,19 +204,42 @@ def studies_replay(
     print_text(message)
 
 
-def status(config: ConfigOption = None, data_dir: DataDirOption = None, json: JsonOption = False) -> None:
-    """Whether the node keeps up: studies by state, open associations, deliveries by destination."""
+def status(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="print it anew every second until Ctrl-C")] = False,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Whether the node keeps up: its components, studies by state, open associations, deliveries by destination."""
+    from node.health import HealthProbe
     from node.studies import node_status
 
     with _index(config, data_dir) as database:
-        document = node_status(database)
-    if json:
-        print_json(document)
-        return
-    rows = [(key, document[key]) for key in ("studies", "instances", "open_associations")]
-    rows += [(f"revisions {state}", count) for state, count in document["revisions"].items()]
-    rows += [(f"deliveries to {d['destination']} {d['state']}", d["count"]) for d in document["deliveries"]]
-    print_table("Status", ("what", "count"), rows)
+        probe = HealthProbe(settings_of(config, data_dir), database)
+
+        def show() -> None:
+            document = {**node_status(database), "health": probe.look().full()}
+            if json:
+                return print_json(document)
+            if watch:
+                clear_screen()
+            _print_status(document)
+
+        if watch:
+            _repeat(show)
+        else:
+            show()
+
+
+def _print_status(document: dict[str, Any]) -> None:
+    components = document["health"]["components"]
+    names = [f"{c['kind']} {c['name']}".strip() for c in components]
+    rows = [(name, c["state"], c["detail"]) for name, c in zip(names, components, strict=True)]
+    print_table("Components of this host", ("component", "state", "detail"), rows)
+    counts = [(key, document[key]) for key in ("studies", "instances", "open_associations")]
+    counts += [(f"revisions {state}", count) for state, count in document["revisions"].items()]
+    counts += [(f"deliveries to {d['destination']} {d['state']}", d["count"]) for d in document["deliveries"]]
+    print_table("Status", ("what", "count"), counts)
 
 
 def token_create(

@@ -37,6 +37,11 @@ def _print(console: Console, text: str, style: str | None = None) -> None:
     console.print(text.translate(_CONTROL_CHARACTERS), markup=False, soft_wrap=True, style=style)
 
 
+def clear_screen() -> None:
+    """Begin anew at the top of a terminal; nothing where the output is none."""
+    _out.clear()
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table for people. Cells that are verdicts are coloured."""
     table = Table(title=title, title_justify="left")

@@ -12,6 +12,7 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from sqlalchemy.exc import SQLAlchemyError
 
+from node import telemetry
 from node.dimse.contexts import is_storage_context, verification_context
 from node.settings import Peer, Right
 from storage.associations import close_association, open_association
@@ -119,7 +120,10 @@ class AssociationRegister:
         try:
             rejection = self._admit(association, request.called_ae_title)
         finally:
-            if rejection is not None:
+            if rejection is None:
+                telemetry.association_accepted(association.requestor.ae_title)
+            else:
+                telemetry.association_rejected(rejection.result, rejection.source, rejection.diagnostic)
                 _log.warning("association-rejected", reason=rejection.reason, **_who(association))
                 association.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
                 evt.trigger(association, evt.EVT_REJECTED, {})

@@ -15,6 +15,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import DimsePrimitiveType
 from pynetdicom.pdu_primitives import P_DATA
 
+from node import telemetry
 from node.dimse.command_set import (
     C_STORE_RQ,
     MalformedCommand,
@@ -224,4 +225,6 @@ class IncomingMessages(DIMSEServiceProvider):
             with arriving.file:
                 arriving.file.close()
                 answer = self._service.store(self.assoc, arriving.request, arriving.file)
+        if answer.status in telemetry.REFUSAL_STATUSES:
+            telemetry.instance_refused(self.assoc.requestor.ae_title, answer.status)
         self._send(arriving.context_id, store_response(arriving.request, answer.status, answer.comment))

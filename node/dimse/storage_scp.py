@@ -3,6 +3,7 @@
 Success is answered only after `storage.ingest` has returned, when bytes and index row are durable.
 """
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -11,6 +12,7 @@ from typing import Final
 import structlog
 from pynetdicom.association import Association
 
+from node import telemetry
 from node.dimse.command_set import StoreRequest
 from node.dimse.messages import StoreAnswer
 from storage.errors import (
@@ -113,10 +115,13 @@ class StorageScp:
         return count
 
     def _ingest(self, file: SpooledFile, reception: Reception) -> tuple[StoreStatus, str]:
+        started = time.perf_counter()
         try:
             outcome = self._intake.ingest(file.path, StoredObject(file.digest, file.size_bytes), reception).outcome
         except (StorageError, OSError) as error:
             return status_of(error), str(error)
+        seconds = time.perf_counter() - started
+        telemetry.instance_received(reception.calling_ae_title, outcome, seconds, file.size_bytes)
         if outcome == "kept-first":
             return StoreStatus.ELEMENTS_DISCARDED, "known instance with other content: the first version is kept"
         return StoreStatus.SUCCESS, ""

@@ -5,12 +5,11 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import HTMLResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 
+from node.health import HealthProbe
 from node.settings import Settings
 from node.studies import list_studies, node_status, show_study
-from node.web.metrics import CONTENT_TYPE, scrape
+from node.web.metrics import CONTENT_TYPE, Scrape
 from storage.database import Database
 from storage.revisions import UnknownStudy
 from storage.tokens import TokenIdentity, authenticate
@@ -27,6 +26,8 @@ def create_app(settings: Settings) -> FastAPI:
     """Build the application over the index named in the settings."""
     database = Database(settings.database_url)
     app = FastAPI(title="pacsgate", version="1", docs_url=None, redoc_url=None)
+    probe = HealthProbe(settings, database)
+    scrape = Scrape(settings, database, probe)
     bearer = HTTPBearer(auto_error=False)
 
     def identity(
@@ -49,19 +50,20 @@ def create_app(settings: Settings) -> FastAPI:
         return {"status": "ok"}
 
     @app.get("/readyz")
-    def readyz() -> dict[str, str]:
-        """The index answers too."""
-        try:
-            with database.read() as session:
-                session.execute(text("SELECT 1"))
-        except OperationalError as error:
-            raise HTTPException(503, "the index does not answer") from error
-        return {"status": "ready"}
+    def readyz(response: Response) -> dict[str, Any]:
+        """This host can serve; 503 where something it needs is down."""
+        health = probe.look()
+        response.status_code = 200 if health.ready else 503
+        return health.terse()
 
     @app.get("/metrics")
     def metrics() -> Response:
-        """Counts for Prometheus; no identities."""
-        return Response(scrape(database), media_type=CONTENT_TYPE)
+        """Counts, times and gauges for Prometheus; no identities."""
+        return Response(scrape.text(), media_type=CONTENT_TYPE)
+
+    @app.get("/api/v1/health", dependencies=authenticated)
+    def health() -> dict[str, Any]:
+        return probe.look().full()
 
     @app.get("/api/v1/status", dependencies=authenticated)
     def status() -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Step assemble: check that the study's bytes are what was received, sort them into volumes, give each its role."""
 
+from node import telemetry
 from node.workflow.context import NodeContext
 from node.workflow.version import PIPELINE_VERSION
 from storage.describe import describe_study
 from storage.journal import record
+from storage.models import utc_now
 from storage.revisions import find_revision, stored_instances
 
 
@@ -11,9 +13,10 @@ def assemble_step(context: NodeContext, study_instance_uid: str, number: int) ->
     """Verify every object's digest (IntegrityError names a damaged one) and journal the roles and choices."""
     describe_study(context.database, context.objects, study_instance_uid)
     with context.database.read() as session:
-        digests = [
-            i.object_digest for i in stored_instances(session, find_revision(session, study_instance_uid, number))
-        ]
+        revision = find_revision(session, study_instance_uid, number)
+        digests = [instance.object_digest for instance in stored_instances(session, revision)]
+        if revision.closed_at is not None:
+            telemetry.study_dequeued((utc_now() - revision.closed_at).total_seconds())
     for digest in digests:
         context.objects.verify(digest)
     assembly = context.study(study_instance_uid, number).assembly

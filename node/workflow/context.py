@@ -10,12 +10,14 @@ from pathlib import Path
 from pydicom import Dataset
 
 from ai.volumes.assemble import assemble
+from ai.volumes.decoding import DecoderLimits, FrameDecoder
 from ai.volumes.load import DicomFileSource
 from ai.volumes.types import Assembly, PixelSource
 from node.results.identity import ResultIdentity
 from node.settings import Settings
 from node.workflow.version import PIPELINE_VERSION
 from storage.database import Database
+from storage.describe import describe_study
 from storage.header import dataset_from_json
 from storage.objects import ObjectStore
 from storage.revisions import find_revision, stored_instances
@@ -34,7 +36,12 @@ class LoadedStudy:
 
 
 def load_study(
-    study_instance_uid: str, headers: Mapping[str, Dataset], paths: Mapping[str, Path], revision: int, at: datetime
+    study_instance_uid: str,
+    headers: Mapping[str, Dataset],
+    paths: Mapping[str, Path],
+    revision: int,
+    at: datetime,
+    decoder: FrameDecoder | None = None,
 ) -> LoadedStudy:
     """Put a study together from its headers and the files its pixels are in.
 
@@ -44,12 +51,13 @@ def load_study(
         paths: SOP Instance UID -> Part 10 file.
         revision: study revision, part of the results' identity.
         at: the results' creation time (UTC); a repeat of the same revision states the same time.
+        decoder: decodes compressed frames; by default with the default limits.
     """
     return LoadedStudy(
         study_instance_uid=study_instance_uid,
         headers=headers,
         assembly=assemble(headers.values()),
-        source=DicomFileSource(paths),
+        source=DicomFileSource(paths, decoder),
         identity=ResultIdentity(study_instance_uid, revision, PIPELINE_VERSION, at),
     )
 
@@ -82,6 +90,7 @@ class NodeContext:
         self.settings = settings
         self.database = Database(settings.database_url)
         self.objects = ObjectStore(settings.data_dir / "objects")
+        self.decoder = FrameDecoder(DecoderLimits(settings.decoding.memory_bytes, settings.decoding.deadline_s))
         self._studies: OrderedDict[tuple[str, int], LoadedStudy] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -97,6 +106,7 @@ class NodeContext:
             return self._studies[key]
 
     def _read(self, study_instance_uid: str, number: int) -> LoadedStudy:
+        describe_study(self.database, self.objects, study_instance_uid)
         with self.database.read() as session:
             revision = find_revision(session, study_instance_uid, number)
             instances = stored_instances(session, revision)
@@ -112,4 +122,4 @@ class NodeContext:
             for i in instances
         }
         paths = {i.sop_instance_uid: self.objects.path(i.object_digest) for i in instances}
-        return load_study(study_instance_uid, headers, paths, number, closed_at)
+        return load_study(study_instance_uid, headers, paths, number, closed_at, self.decoder)

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 from node.dimse.storage_scu import send
 from node.settings import Destination
 from node.workflow.context import NodeContext
+from node.workflow.turnaround import count_attempt
 from storage.deliveries import RetryPolicy, mark_delivered, mark_failed, pending_for
 from storage.errors import StorageError
 from storage.journal import record
@@ -49,6 +50,7 @@ def _book(session: Session, context: NodeContext, delivery: Delivery, delivered:
         mark_delivered(delivery, status, utc_now())
     else:
         mark_failed(delivery, status, policy if configured else None, utc_now())
+    count_attempt(session, delivery)
     result = delivery.result
     record(
         session,

@@ -6,6 +6,7 @@ PostgreSQL by URL. Nothing else in pacsgate imports the engine.
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ import structlog
 from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import OperationalError
+
+from node import telemetry
 
 log = structlog.get_logger()
 
@@ -123,7 +126,14 @@ def _durable_step(name: str, function: Callable[..., None]) -> Callable[..., Non
 
     def announced(*key: Any) -> None:
         log.info("step.started", step=name, key=key)
-        function(*key)
+        started, failed = time.monotonic(), True
+        try:
+            function(*key)
+            failed = False
+        finally:
+            seconds = time.monotonic() - started
+            telemetry.step_ended(name, seconds, failed=failed)
+            log.info("step.ended", step=name, key=key, seconds=round(seconds, 3), failed=failed)
 
     return DBOS.step(name=name, retries_allowed=True, max_attempts=5, should_retry=is_transient)(announced)
 

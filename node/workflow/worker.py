@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from node.settings import Settings
+from node.signs_of_life import SignOfLife
 from node.workflow.assemble import assemble_step
 from node.workflow.assess import assess_step
 from node.workflow.context import NodeContext
@@ -48,6 +49,7 @@ class Worker:
             completion.series_quiet_s, completion.study_quiet_s, completion.open_association_quiet_s
         )
         self._submitted: set[str] = set()
+        self._sign = SignOfLife(settings.data_dir, slot)
         self._engine = JobEngine(settings.engine_url, slot, PIPELINE_VERSION)
         self._engine.define(
             STUDY, [(name, partial(step, self.context)) for name, step in STUDY_STEPS], self._study_failed
@@ -65,7 +67,9 @@ class Worker:
         log.info("worker.started", pipeline_version=PIPELINE_VERSION)
         while not stop.wait(SWEEP_INTERVAL_S):
             self.sweep()
+            self._sign.give(pipeline_version=PIPELINE_VERSION)
         self._engine.stop(DRAIN_S)
+        self.context.decoder.close()
         self.context.database.dispose()
         log.info("worker.stopped")
 

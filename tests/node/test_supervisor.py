@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ from structlog.typing import EventDict
 from node import supervisor as module
 from node.settings import load_settings
 from node.supervisor import RESTART_WAITS_S, DataDirectoryInUse, Supervisor, prepare
+from node.telemetry import host_registry
+from tests.fixtures.dcmtk import free_port
 from tests.fixtures.running_node import make_node, running_node
 
 Logs = list[EventDict]
@@ -165,3 +169,22 @@ def test_children_end_with_a_killed_supervisor(tmp_path: Path) -> None:
         wait_until(lambda: not any(map(runs, pids)), 30)
         assert not node.listens()
         assert "Traceback" not in node.log.read_text()
+
+
+def test_a_host_without_web_serves_its_counts_on_a_port_of_their_own(tmp_path: Path) -> None:
+    """What its processes counted, and nothing of the index."""
+    port = free_port()
+    settings = load_settings(storage={"data_dir": tmp_path / "data"}, monitoring={"metrics_port": port})
+    program = (
+        "import sys; from pathlib import Path; from node import telemetry; telemetry.start(Path(sys.argv[1]), 'w-0')"
+    )
+    with prepare(settings) as lock:
+        supervisor = Supervisor(settings, None, lock)
+        supervisor._serve_metrics()
+        subprocess.run([sys.executable, "-c", program, str(settings.data_dir)], check=True)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    assert "pacsgate_audit_messages_dropped_total 0.0" in text.splitlines()
+    assert "pacsgate_studies" not in text
+    with prepare(settings):
+        assert not list(host_registry(settings.data_dir).collect()), "a new run counts from zero"

@@ -122,6 +122,9 @@ def test_reprocessing_opens_the_next_revision(pacsgate: Command, data_dir: Path,
 
 def test_status_counts(pacsgate: Command, data_dir: Path, simulated_files: list[Path]) -> None:
     status = json.loads(pacsgate("status", "--data-dir", data_dir, "--json").stdout)
+    health = status.pop("health")
+    assert health["status"] == "ready"
+    assert {"index", "objects", "disk"} <= {component["kind"] for component in health["components"]}
     assert status == {
         "studies": 1,
         "instances": len(simulated_files),

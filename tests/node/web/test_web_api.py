@@ -17,7 +17,7 @@ from storage.objects import ObjectStore
 from storage.tokens import create_token
 from tests.fixtures.instances import mr_file
 
-API = ("/api/v1/status", "/api/v1/studies", "/api/v1/studies/1.2.3")
+API = ("/api/v1/status", "/api/v1/health", "/api/v1/studies", "/api/v1/studies/1.2.3")
 HOSTILE_UIDS = (
     *("9.9.9", "1.2.3'--", "1.2.3' OR '1'='1", "%", "_", "*", "null", "..%2f..", "../../etc/passwd", "..\\..\\etc"),
     *("\x00", "1.2.3\x00", "1.2.3\n", " 1.2.3", "١.٢.٣", "\U0001f4a3", "1" * 65, "1." * 4000, "{}", "${x}"),
@@ -45,7 +45,11 @@ def token(database: Database) -> dict[str, str]:
 
 def test_health_and_readiness_need_no_token(client: TestClient) -> None:
     assert (client.get("/healthz").status_code, client.get("/healthz").json()) == (200, {"status": "ok"})
-    assert (client.get("/readyz").status_code, client.get("/readyz").json()) == (200, {"status": "ready"})
+    assert client.get("/readyz").status_code == 200
+    assert client.get("/readyz").json() == {
+        "status": "ready",
+        "components": {"index": "ok", "queue": "ok", "objects": "ok", "disk": "ok", "processes": "unknown"},
+    }
 
 
 def test_not_ready_without_an_index(tmp_path: Path) -> None:
@@ -53,7 +57,14 @@ def test_not_ready_without_an_index(tmp_path: Path) -> None:
     settings = load_settings(storage={"data_dir": tmp_path, "database_url": url})
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         assert client.get("/healthz").status_code == 200
-        assert client.get("/readyz").status_code == 503
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["status"] == "not-ready"
+        assert answer.json()["components"]["index"] == "down"
+        assert "nobody" not in answer.text
+        metrics = client.get("/metrics")
+        assert metrics.status_code == 200
+        assert {"pacsgate_index_answers 0.0", "pacsgate_ready 0.0"} <= set(metrics.text.splitlines())
 
 
 def test_metrics_count_and_name_nobody(client: TestClient) -> None:
