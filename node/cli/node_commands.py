@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
 
 def up(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Run the node: receiver, worker and web processes under one supervisor. Ctrl-C or SIGTERM drains and stops."""
+    from node import audit
     from node.log import configure_logging
     from node.signals import stop_on
     from node.supervisor import DataDirectoryInUse, Supervisor, prepare
@@ -27,7 +28,7 @@ def up(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     configure_logging("supervisor")
     stop = stop_on({signal.SIGTERM, signal.SIGINT})
     try:
-        with prepare(settings) as lock:
+        with prepare(settings) as lock, audit.running(settings, "supervisor"):
             Supervisor(settings, config, lock).run(stop)
     except DataDirectoryInUse as error:
         refuse(str(error))
@@ -40,6 +41,8 @@ def config_show(config: ConfigOption = None, data_dir: DataDirOption = None, jso
     settings = settings_of(config, data_dir)
     document = settings.model_dump(mode="json")
     document["storage"]["database_url"] = _without_password(settings.storage.database_url)
+    for peer in document["peers"]:
+        peer["passcode_hash"] = "(set)" if peer["passcode_hash"] else ""
     if json:
         print_json(document)
         return

@@ -19,6 +19,9 @@ from pynetdicom.dimse_primitives import C_STORE, DimsePrimitiveType
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
+from node import audit
+from node.dimse.foreign import foreign_protocol
+
 _log = structlog.get_logger(__name__)
 
 PDU_HEADER_BYTES: Final = 6
@@ -65,13 +68,16 @@ class GuardedSocket(AssociationSocket):
         if is_header and len(received) == PDU_HEADER_BYTES:
             fault = self._fault_of_header(received)
             if fault:
+                address = self.assoc.requestor.address_info
+                node = audit.RemoteNode(address.address if address else "", self.assoc.requestor.ae_title)
+                audit.trail().node_refused(node, fault)
                 return self._hang_up(fault)
         return received
 
     def _fault_of_header(self, header: bytearray) -> str:
         pdu_type, _, length = struct.unpack(">BBL", header)
         if pdu_type not in PDU_TYPES:
-            return f"not DICOM: PDU type 0x{pdu_type:02X}"
+            return f"not DICOM: {foreign_protocol(header) or f'PDU type 0x{pdu_type:02X}'}"
         if length > self._maximum_pdu_bytes:
             return f"announced PDU length {length} exceeds {self._maximum_pdu_bytes} bytes"
         return ""

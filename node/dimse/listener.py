@@ -3,6 +3,7 @@
 import errno
 import queue
 import socket
+import ssl
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.dimse.association import AssociationLimits, AssociationRegister
 from node.dimse.guard import BoundedMessages, GuardedSocket
+from node.dimse.tls import accept_tls
 
 _log = structlog.get_logger(__name__)
 
@@ -39,9 +41,16 @@ class GuardedRequestHandler(RequestHandler):
     """Serves one connection from its first byte until its association has ended, however it ends."""
 
     server: "Listener"
+    request: socket.socket
 
     def handle(self) -> None:
         """Run the association, then clean up after it."""
+        if self.server.tls_context is not None:
+            timeout_s = self.server.tls_handshake_timeout_s
+            secured = accept_tls(self.request, self.server.tls_context, self.client_address[0], timeout_s)
+            if secured is None:
+                return
+            self.request = secured
         association = self._create_association()
         evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
         association.start()
@@ -85,7 +94,11 @@ class Listener(ThreadedAssociationServer):
         limits: AssociationLimits,
         spool: Path,
         reuse_port: bool,
+        tls_context: ssl.SSLContext | None = None,
+        tls_handshake_timeout_s: float = 15,
     ) -> None:
+        self.tls_context = tls_context
+        self.tls_handshake_timeout_s = tls_handshake_timeout_s
         self.register = register
         self.limits = limits
         self.spool = spool

@@ -22,7 +22,7 @@ from storage.errors import (
     StorageError,
     UnreadableInstance,
 )
-from storage.ingest import Reception, ingest
+from storage.ingest import Ingested, Reception, ingest
 from storage.objects import ObjectStore
 from storage.spool import Spool
 
@@ -55,7 +55,7 @@ _STATUS_OF_ERROR: Final[tuple[tuple[type[Exception], StoreStatus], ...]] = (
 class StorageScp:
     """The C-STORE handler of one receiver.
 
-    ``association_row`` tells the index row of an association.
+    ``association_row`` tells the index row of an association; ``on_ingested`` is told of every acknowledged instance.
     """
 
     def __init__(
@@ -65,12 +65,14 @@ class StorageScp:
         spool: Spool,
         minimum_free_bytes: int,
         association_row: Callable[[Association], int | None],
+        on_ingested: Callable[[Association, str, Ingested], None],
     ) -> None:
         self._database = database
         self._objects = objects
         self._spool = spool
         self._minimum_free_bytes = minimum_free_bytes
         self._association_row = association_row
+        self._on_ingested = on_ingested
 
     def on_c_store(self, event: Event) -> Dataset:
         """Handle evt.EVT_C_STORE: ingest the spooled data set, answer what became of it, leave no spool file."""
@@ -87,20 +89,21 @@ class StorageScp:
             expected_sop_instance_uid=str(request.AffectedSOPInstanceUID),
         )
         try:
-            status, reason = self._store(path, reception)
+            status, reason = self._store(event, path, reception)
         finally:
             path.unlink(missing_ok=True)
         _log_outcome(status, reason, reception)
         return _response(status, reason)
 
-    def _store(self, path: Path, reception: Reception) -> tuple[StoreStatus, str]:
+    def _store(self, event: Event, path: Path, reception: Reception) -> tuple[StoreStatus, str]:
         try:
             free_bytes = self._spool.free_bytes()
             if free_bytes < self._minimum_free_bytes:
                 return StoreStatus.OUT_OF_RESOURCES, f"disk almost full: {free_bytes >> 20} MiB free"
-            ingest(self._database, self._objects, path, reception)
+            ingested = ingest(self._database, self._objects, path, reception)
         except (StorageError, OSError) as error:
             return status_of(error), str(error)
+        self._on_ingested(event.assoc, str(event.request.AffectedSOPClassUID), ingested)
         return StoreStatus.SUCCESS, ""
 
 
