@@ -109,6 +109,25 @@ def certificate_states(tls: TlsSettings) -> list[CertificateState]:
     return states
 
 
+def describe_certificate(path: Path) -> tuple[str, list[str]]:
+    """Return SHA-256 fingerprint and names (common name, DNS names) of the first certificate in a PEM file.
+
+    Raises
+    ------
+    ConfigurationError
+        The file holds none.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    certificate = _certificates(path)[0]
+    names = [str(item.value) for item in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            names += extension.value.get_values_for_type(x509.DNSName)
+    return certificate.fingerprint(SHA256()).hex(), list(dict.fromkeys(names))
+
+
 def handshake_fault(error: OSError) -> str:
     """Say in an administrator's words why a handshake failed."""
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -4,6 +4,7 @@ The parts and their order are those of the standard's schema: one event, one or 
 source, any number of participant objects. Text that came from a peer is made fit for XML 1.0 and for a single line.
 """
 
+import ipaddress
 import re
 from base64 import b64encode
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from node.audit.codes import AUDIT_SOURCE_TYPE, Action, Code, ObjectRole, Object
 MAXIMUM_TEXT_LENGTH: Final = 1024
 """Nothing a peer sends needs more; a message stays far below the 32 KiB a syslog receiver has to take (A.6)."""
 
+_MACHINE_NAME: Final = "1"
 _IP_ADDRESS: Final = "2"
 _UNFIT = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 does not allow, and line breaks: a message is one line of the file."""
@@ -25,7 +27,7 @@ _UNFIT = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True)
 class ActiveParticipant:
-    """Who took part: a process of ours, a peer, a person. ``address`` is its IP address."""
+    """Who took part: a process of ours, a peer, a person. ``address`` is its IP address or host name."""
 
     user_id: str
     is_requestor: bool
@@ -42,7 +44,8 @@ class ActiveParticipant:
         if self.user_name:
             attributes["UserName"] = self.user_name
         if self.address:
-            attributes |= {"NetworkAccessPointID": self.address, "NetworkAccessPointTypeCode": _IP_ADDRESS}
+            kind = _IP_ADDRESS if _is_ip_address(self.address) else _MACHINE_NAME
+            attributes |= {"NetworkAccessPointID": self.address, "NetworkAccessPointTypeCode": kind}
         element = _element("ActiveParticipant", attributes)
         element.extend(_coded("RoleIDCode", role) for role in self.roles)
         return element
@@ -138,6 +141,14 @@ class AuditMessage:
 def fit(text: str) -> str:
     """Return ``text`` as XML allows it, on one line, at most `MAXIMUM_TEXT_LENGTH` characters."""
     return _UNFIT.sub("\ufffd", text[:MAXIMUM_TEXT_LENGTH])
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _element(name: str, attributes: Mapping[str, str] | None = None, text: str | None = None) -> ElementTree.Element:

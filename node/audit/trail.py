@@ -36,7 +36,7 @@ STUDY_NAME: Final = "DICOM study"
 
 @dataclass(frozen=True)
 class RemoteNode:
-    """The other side of a connection: its IP address, and its AE title where it has told one."""
+    """The other side of a connection: its IP address or host name, and its AE title where it has told one."""
 
     address: str
     ae_title: str = ""
