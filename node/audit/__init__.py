@@ -4,7 +4,7 @@ Use: ``audit.trail().node_refused(RemoteNode("10.0.0.9", "SKYRA"), "wrong certif
 """
 
 from node.audit.codes import Action
-from node.audit.trail import AuditTrail, RemoteNode, running, trail
+from node.audit.recorder import AuditTrail, RemoteNode, installed, running, trail
 from node.audit.transfers import Transfer, TransferCounter
 
-__all__ = ["Action", "AuditTrail", "RemoteNode", "Transfer", "TransferCounter", "running", "trail"]
+__all__ = ["Action", "AuditTrail", "RemoteNode", "Transfer", "TransferCounter", "installed", "running", "trail"]

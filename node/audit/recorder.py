@@ -235,22 +235,30 @@ def trail() -> AuditTrail:
 
 
 @contextmanager
+def installed(recorder: AuditTrail) -> Iterator[AuditTrail]:
+    """Make ``recorder`` the trail of this process until the end of the block, and close it then."""
+    global _current
+    former, _current = _current, recorder
+    try:
+        yield recorder
+    finally:
+        _current = former
+        recorder.close()
+
+
+@contextmanager
 def running(settings: Settings, process: str) -> Iterator[AuditTrail]:
     """Set up this process' trail, record its start, and at the end its stop, however it ends."""
-    global _current
-    former, started = _current, open_trail(settings, process)
-    _current = started
-    started.application_started()
-    failure = ""
-    try:
-        yield started
-    except BaseException as error:
-        failure = type(error).__name__
-        raise
-    finally:
-        started.application_stopped(failure)
-        _current = former
-        started.close()
+    with installed(open_trail(settings, process)) as recorder:
+        recorder.application_started()
+        failure = ""
+        try:
+            yield recorder
+        except BaseException as error:
+            failure = type(error).__name__
+            raise
+        finally:
+            recorder.application_stopped(failure)
 
 
 def open_trail(settings: Settings, process: str) -> AuditTrail:
