@@ -137,7 +137,7 @@ def handshake_fault(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or "").replace("_", " ").lower()
         return _WORDS.get(error.reason or "", f"the TLS handshake failed: {reason or error}")
-    return f"the connection was lost during the TLS handshake: {error.strerror or error}"
+    return f"it ended the connection during the TLS handshake ({error.strerror or error}): it may not speak TLS"
 
 
 _WORDS: Final = {

@@ -143,11 +143,13 @@ def _server_name(destination: Destination) -> str:
 def _connection_fault(destination: Destination, context: ssl.SSLContext | None) -> str:
     """Name the reason of a failed connection, which pynetdicom keeps to itself, by connecting once more."""
     try:
-        with socket.create_connection((destination.host, destination.port), timeout=5) as connection:
-            if context is not None:
-                context.wrap_socket(connection, server_hostname=_server_name(destination)).close()
-            return "the first attempt failed"
-    except ssl.SSLError as error:
-        return handshake_fault(error)
+        connection = socket.create_connection((destination.host, destination.port), timeout=5)
     except OSError as error:
         return str(error.strerror or error)
+    with connection:
+        if context is not None:
+            try:
+                context.wrap_socket(connection, server_hostname=_server_name(destination)).close()
+            except OSError as error:
+                return handshake_fault(error)
+    return "the first attempt failed"
