@@ -212,10 +212,21 @@ class AuditTrail:
         for worker in self._workers:
             worker.put(message)
 
-    def _recording_stopped(self, sink: str, count: int) -> None:
-        """A sink had lost messages: the trail itself says so (A.5.3.11)."""
-        reason = f"{count} audit messages could not be recorded by sink {sink}"
-        self.security_alert(codes.AUDIT_RECORDING_STOPPED, None, reason, Outcome.SERIOUS_FAILURE)
+    def _recording_stopped(self, sink: str, count: int) -> AuditMessage:
+        """Make the message by which ``sink`` says what it lost (A.5.3.11), and tell the other sinks, too."""
+        message = AuditMessage(
+            codes.SECURITY_ALERT,
+            Action.EXECUTE,
+            Outcome.SERIOUS_FAILURE,
+            self._source,
+            (self._us(True),),
+            (codes.AUDIT_RECORDING_STOPPED,),
+            description=f"{count} audit messages could not be recorded by sink {sink}",
+        )
+        for worker in self._workers:
+            if worker.name != sink:
+                worker.put(message)
+        return message
 
     def _report_suppressed(self, *, now: bool = False) -> None:
         counts = self._limiter.suppressed(now=now)

@@ -32,11 +32,12 @@ class Sink(Protocol):
 class SinkWorker:
     """A bounded queue before a sink, emptied by a thread of its own.
 
-    ``put`` costs microseconds and never blocks. When the queue is full messages are dropped and counted; once the sink
-    works again ``on_lost`` is called with its name and their number, so that the loss itself is audited.
+    ``put`` costs microseconds and never blocks. When the queue is full messages are dropped and counted; the message
+    that ``on_lost`` makes of the sink's name and their number is written before the next one, so that the trail itself
+    says where it has a gap.
     """
 
-    def __init__(self, sink: Sink, queue_length: int, on_lost: Callable[[str, int], None]) -> None:
+    def __init__(self, sink: Sink, queue_length: int, on_lost: Callable[[str, int], AuditMessage]) -> None:
         self._sink = sink
         self._queue: queue.Queue[AuditMessage | None] = queue.Queue(queue_length)
         self._on_lost = on_lost
@@ -87,7 +88,7 @@ class SinkWorker:
         while not ended:
             batch, ended = self._next_batch()
             if batch:
-                self._deliver(batch)
+                self._deliver(self._loss_report() + batch)
         self._sink.close()
 
     def _next_batch(self) -> tuple[list[AuditMessage], bool]:
@@ -105,7 +106,7 @@ class SinkWorker:
         return batch, True
 
     def _deliver(self, batch: list[AuditMessage]) -> None:
-        """Write a batch however often it takes; while the node is stopping, once."""
+        """Write a batch however often it takes; while the node is stopping, once more."""
         attempt = 0
         while True:
             try:
@@ -122,10 +123,8 @@ class SinkWorker:
         if attempt:
             _log.warning("audit-sink-recovered", sink=self.name, attempts=attempt + 1)
         self.written += len(batch)
-        self._report_losses()
 
-    def _report_losses(self) -> None:
+    def _loss_report(self) -> list[AuditMessage]:
         with self._lock:
             count, self._unreported = self._unreported, 0
-        if count:
-            self._on_lost(self.name, count)
+        return [self._on_lost(self.name, count)] if count else []
