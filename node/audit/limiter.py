@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 WINDOW_S: Final = 60.0
-MAXIMUM_KEYS: Final = 1000
+MAXIMUM_KEYS: Final = 100
 """Addresses counted apart; more than that in one window share a count."""
 
 

@@ -1,11 +1,15 @@
 """Commands that run the node and show its configuration: up, config show, doctor."""
 
 import signal
+from typing import TYPE_CHECKING
 
 import typer
 
 from node.cli.options import ConfigOption, DataDirOption, JsonOption, settings_of
 from node.cli.output import print_json, print_table, print_text, refuse
+
+if TYPE_CHECKING:
+    from node.settings import TlsSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -25,12 +29,25 @@ def up(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     from node.supervisor import DataDirectoryInUse, Supervisor, prepare
 
     settings = settings_of(config, data_dir)
+    if settings.tls.enabled:
+        _check_certificates(settings.tls)
     configure_logging("supervisor")
     stop = stop_on({signal.SIGTERM, signal.SIGINT})
     try:
         with prepare(settings) as lock, audit.running(settings, "supervisor"):
             Supervisor(settings, config, lock).run(stop)
     except DataDirectoryInUse as error:
+        refuse(str(error))
+
+
+def _check_certificates(tls: "TlsSettings") -> None:
+    """Refuse to start with certificate files that every receiver would die of, again and again."""
+    from node.settings import ConfigurationError
+    from node.tls import server_context
+
+    try:
+        server_context(tls)
+    except ConfigurationError as error:
         refuse(str(error))
 
 

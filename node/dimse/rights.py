@@ -1,13 +1,15 @@
 """Which right opens which presentation contexts: a peer is offered only what it may use (PS3.7 D.3.2)."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
 from pynetdicom import sop_class
 from pynetdicom.presentation import PresentationContext
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import uid_to_service_class
 
-from node.dimse.contexts import is_storage_context
 from node.settings import Right
 
 RIGHT_OF_SOP_CLASS: Final = MappingProxyType(
@@ -49,9 +51,15 @@ RIGHT_OF_SOP_CLASS: Final = MappingProxyType(
 
 def right_of(context: PresentationContext) -> Right | None:
     """Return the right that a presentation context needs; None for a service that no right opens."""
-    if is_storage_context(context):
+    return _right_of_sop_class(str(context.abstract_syntax))
+
+
+@lru_cache(maxsize=1024)
+def _right_of_sop_class(uid: str) -> Right | None:
+    """Looked up once: pynetdicom searches all its lists for each of the 170 classes of each association."""
+    if uid_to_service_class(uid) is StorageServiceClass:
         return Right.STORE
-    return RIGHT_OF_SOP_CLASS.get(str(context.abstract_syntax))
+    return RIGHT_OF_SOP_CLASS.get(uid)
 
 
 def allowed_contexts(

@@ -58,3 +58,8 @@ def test_the_doctor_looks_at_the_certificates(pacsgate: Command, tmp_path: Path)
     assert states(200) == ["ok"]
     assert states(10) == ["warn"]
     assert states(200, 0o644) == ["fail"]
+    # What every receiver would die of, again and again, `up` does not even start with.
+    refused = pacsgate("up", "--config", config)
+    assert refused.exit_code != 0
+    assert "chmod 600" in refused.stderr
+    assert not (tmp_path / "data").exists()
