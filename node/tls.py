@@ -44,7 +44,7 @@ class CertificateState:
         remaining = self.not_after - (now or datetime.now(UTC))
         until = f"{self.not_after:%Y-%m-%d %H:%M} UTC"
         if remaining <= timedelta():
-            return f"{self.path}: {self.subject} expired at {until}: get a new one, then restart the node"
+            return f"{self.path}: {self.subject} expired at {until}: get a new one"
         if remaining < timedelta(days=warning_days):
             return f"{self.path}: {self.subject} expires at {until}, in {remaining.days} days: get a new one"
         return ""
@@ -59,7 +59,9 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
         A file is missing, unusable or readable by others; the message says which.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    # A resumed session would skip the look at the certificate: every association brings its proof anew.
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
+    context.num_tickets = 0
     _restrict(context, tls.profile)
     _load_own(context, tls)
     _load_trusted(context, tls.ca, tls.crl)

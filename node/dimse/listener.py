@@ -3,7 +3,6 @@
 import errno
 import queue
 import socket
-import ssl
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.dimse.association import AssociationLimits, AssociationRegister
 from node.dimse.guard import BoundedMessages, GuardedSocket
-from node.dimse.tls import accept_tls
+from node.dimse.tls import ServerTls
 
 _log = structlog.get_logger(__name__)
 
@@ -45,9 +44,8 @@ class GuardedRequestHandler(RequestHandler):
 
     def handle(self) -> None:
         """Run the association, then clean up after it."""
-        if self.server.tls_context is not None:
-            timeout_s = self.server.tls_handshake_timeout_s
-            secured = accept_tls(self.request, self.server.tls_context, self.client_address[0], timeout_s)
+        if self.server.tls is not None:
+            secured = self.server.tls.accept(self.request, self.client_address[0])
             if secured is None:
                 return
             self.request = secured
@@ -94,11 +92,9 @@ class Listener(ThreadedAssociationServer):
         limits: AssociationLimits,
         spool: Path,
         reuse_port: bool,
-        tls_context: ssl.SSLContext | None = None,
-        tls_handshake_timeout_s: float = 15,
+        tls: ServerTls | None = None,
     ) -> None:
-        self.tls_context = tls_context
-        self.tls_handshake_timeout_s = tls_handshake_timeout_s
+        self.tls = tls
         self.register = register
         self.limits = limits
         self.spool = spool

@@ -17,9 +17,9 @@ from node.dimse.peer_hosts import PeerHosts
 from node.dimse.policy import HOST_NAME_LIFETIME_S
 from node.dimse.pynetdicom_options import configure_pynetdicom
 from node.dimse.storage_scp import StorageScp
+from node.dimse.tls import ServerTls
 from node.dimse.verification import on_c_echo
 from node.settings import Peer, TlsSettings
-from node.tls import certificate_states, server_context
 from storage.associations import close_stale
 from storage.database import Database
 from storage.objects import ObjectStore
@@ -156,13 +156,12 @@ class Receiver:
         contexts = supported_contexts(options.additional_sop_classes)
         common = (contexts, handlers, self._register, limits, self._spool.directory, options.reuse_port)
         tls = options.tls
-        context = server_context(tls) if tls else None
+        server_tls = ServerTls(tls) if tls else None
         listeners = [Listener(ae, (options.host, options.port), *common)]
         if tls is not None:
-            _warn_of_expiry(tls)
             try:
                 address = (tls.host or options.host, tls.port)
-                listeners.append(Listener(ae, address, *common, context, tls.handshake_timeout_s))
+                listeners.append(Listener(ae, address, *common, server_tls))
             except PortUnavailable:
                 listeners[0].server_close()
                 raise
@@ -181,13 +180,6 @@ class Receiver:
                 return False
             time.sleep(DRAIN_POLL_S)
         return True
-
-
-def _warn_of_expiry(tls: TlsSettings) -> None:
-    for state in certificate_states(tls):
-        fault = state.fault(tls.expiry_warning_days)
-        if fault:
-            _log.warning("tls-certificate-expiry", reason=fault)
 
 
 def run_receiver(options: ReceiverOptions, database_url: str, data_dir: Path, stop: threading.Event) -> None:
