@@ -1,11 +1,10 @@
 """The TCP listener of the receiver: its socket options, one guarded association per connection, and their end."""
 
 import errno
-import queue
 import socket
 import threading
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from socketserver import BaseServer
 from typing import Any, Self
 
@@ -16,8 +15,9 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.dimse.association import AssociationLimits, AssociationRegister
-from node.dimse.guard import BoundedMessages, GuardedSocket
+from node.dimse.messages import IncomingMessages, StoreService
 from node.dimse.tls import ServerTls
+from node.dimse.upper_layer import UpperLayerLimits, WaitingUpperLayer
 
 _log = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class SharedContexts(list[PresentationContext]):
 
 
 class GuardedRequestHandler(RequestHandler):
-    """Serves one connection from its first byte until its association has ended, however it ends."""
+    """Serves one connection from its first byte until its association has ended, however it ends, in one thread."""
 
     server: "Listener"
     request: socket.socket
@@ -50,23 +50,36 @@ class GuardedRequestHandler(RequestHandler):
                 return
             self.request = secured
         association = self._create_association()
+        self.server.associations.add(association)
         evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
-        association.start()
-        association.join()
-        association.dimse.remove_spooled()
-        self.server.register.ended(association)
+        try:
+            association.run()
+        finally:
+            association.dimse.discard()
+            self.server.associations.discard(association)
+            self.server.register.ended(association)
+            self.request.close()  # with TLS it is a socket of its own, which the server does not know
 
     def _create_association(self) -> Association:
         association = super()._create_association()
-        # The plain socket announced itself to the state machine; its guarded successor does so again.
-        association.dul.event_queue = queue.Queue()
         limits = self.server.limits
-        pdu_timeout_s = min(limits.acse_timeout_s, limits.network_timeout_s)
-        guarded = GuardedSocket(association, self.request, limits.maximum_announced_pdu_bytes, pdu_timeout_s)
-        association.dul.socket = guarded
-        association.dimse = BoundedMessages(
-            association, self.server.spool, limits.maximum_object_bytes, limits.minimum_free_bytes
+        upper_layer = WaitingUpperLayer(
+            association,
+            self.request,
+            UpperLayerLimits(
+                maximum_associate_bytes=limits.maximum_announced_pdu_bytes,
+                maximum_pdu_bytes=limits.maximum_pdu_bytes,
+                silence_s=min(limits.acse_timeout_s, limits.network_timeout_s),
+            ),
+            partial(self.server.register.count_bytes, association),
         )
+        # They set the timers of the upper layer as well.
+        association.acse_timeout, association.network_timeout = limits.acse_timeout_s, limits.network_timeout_s
+        messages = IncomingMessages(
+            association, self.server.storage, limits.maximum_object_bytes, upper_layer.send_command
+        )
+        association.dimse = messages
+        association._run_reactor = lambda: upper_layer.serve(messages)
         return association
 
 
@@ -74,7 +87,8 @@ class Listener(ThreadedAssociationServer):
     """A listening socket and the associations it accepted.
 
     Raises `PortUnavailable` when the port cannot be bound. With ``reuse_port`` several processes share the port and
-    the kernel spreads connections over them (SO_REUSEPORT); without it the port is ours alone.
+    the kernel spreads connections over them (SO_REUSEPORT); without it the port is ours alone. With ``tls`` nothing
+    is read before the handshake, which each connection does in its own thread.
     """
 
     request_queue_size = 128
@@ -90,14 +104,15 @@ class Listener(ThreadedAssociationServer):
         handlers: Sequence[Any],
         register: AssociationRegister,
         limits: AssociationLimits,
-        spool: Path,
+        storage: StoreService,
         reuse_port: bool,
         tls: ServerTls | None = None,
     ) -> None:
         self.tls = tls
         self.register = register
         self.limits = limits
-        self.spool = spool
+        self.storage = storage
+        self.associations: set[Association] = set()
         self._reuse_port = reuse_port
         self._connections = threading.BoundedSemaphore(limits.maximum_associations * CONNECTIONS_PER_ASSOCIATION)
         try:
@@ -128,9 +143,14 @@ class Listener(ThreadedAssociationServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection."""
         try:
-            self.finish_request(request, client_address)
+            super().process_request_thread(request, client_address)
         finally:
+            self.shutdown_request(request)
             self._connections.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what an association's thread did not expect; it has ended, the others go on."""
+        _log.exception("association-failed", peer_address=client_address[0])
 
     def shutdown(self) -> None:
         """Stop accepting and close the listening socket; open associations go on."""

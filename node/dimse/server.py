@@ -1,6 +1,5 @@
 """The receiver: Verification and Storage SCP of one process, started, drained and stopped; the process entry point."""
 
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -22,8 +21,9 @@ from node.dimse.verification import on_c_echo
 from node.settings import Peer, TlsSettings
 from storage.associations import close_stale
 from storage.database import Database
+from storage.ingest import DuplicatePolicy, Intake
 from storage.objects import ObjectStore
-from storage.spool import Spool
+from storage.spool import DiskGuard, Spool
 
 _log = structlog.get_logger(__name__)
 
@@ -49,10 +49,12 @@ class ReceiverOptions:
     """Several receivers share the port."""
     host_name_lifetime_s: float = HOST_NAME_LIFETIME_S
     tls: TlsSettings | None = None
-    """Certificate files and address of the TLS port; None for no such port. Its port 0 cannot be asked for."""
+    """Certificate files and address of the TLS port; None for no such port."""
     additional_sop_classes: tuple[str, ...] = ()
     """UIDs of private storage SOP classes to accept as well."""
     limits: AssociationLimits = field(default_factory=AssociationLimits)
+    duplicates: DuplicatePolicy = DuplicatePolicy.REPLACE_IF_CHANGED
+    """What an instance does that arrives under a known SOP Instance UID."""
     drain_grace_s: float = 20.0
     """How long associations in flight may go on after a stop was asked for."""
 
@@ -60,7 +62,7 @@ class ReceiverOptions:
 class Receiver:
     """Listens for associations from ``start`` to ``stop``; a context manager over both.
 
-    One receiver per process at a time: the library underneath takes its temporary folder and options per process.
+    The library underneath takes its options per process.
     """
 
     def __init__(self, options: ReceiverOptions, database: Database, objects: ObjectStore, spool_root: Path) -> None:
@@ -71,21 +73,16 @@ class Receiver:
         hosts = PeerHosts(options.host_name_lifetime_s)
         policy = AssociationPolicy(options.ae_title, options.peers, options.require_called_ae_title, hosts)
         self._register = AssociationRegister(policy, options.limits, database, options.slot_name)
-        self._storage = StorageScp(
-            database,
-            objects,
-            self._spool,
-            options.limits.minimum_free_bytes,
-            self._register.row_id,
-            self._register.instance_received,
-        )
+        limits = options.limits
+        disk = DiskGuard(self._spool, limits.minimum_free_bytes, limits.recovered_free_bytes)
+        intake = Intake(database, objects, options.duplicates)
+        self._storage = StorageScp(intake, self._spool, disk, self._register.row_id, self._register.instance_received)
         self._listeners: list[Listener] = []
         self._threads: list[threading.Thread] = []
-        self._former_temporary_folder: str | None = None
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """The port it listens on, without TLS."""
         if not self._listeners:
             raise RuntimeError("the receiver is not started")
         return int(self._listeners[0].server_address[1])
@@ -105,8 +102,6 @@ class Receiver:
         configure_pynetdicom()
         listeners = self._listen()
         self._clear_leftovers()
-        self._former_temporary_folder = tempfile.tempdir
-        tempfile.tempdir = str(self._spool.directory)
         self._listeners = listeners
         for listener in listeners:
             thread = threading.Thread(target=listener.serve_forever, name="dicom-listener", daemon=True)
@@ -123,11 +118,10 @@ class Receiver:
             thread.join()
         if not self._wait_until_idle(self._options.drain_grace_s):
             for listener in self._listeners:
-                for association in listener.active_associations:
-                    association.abort(block=False)
+                for association in tuple(listener.associations):
+                    association.dul.abort_soon()
             if not self._wait_until_idle(ABORT_WAIT_S):
                 _log.error("associations-still-open", count=len(self._register))
-        tempfile.tempdir = self._former_temporary_folder
         self._listeners, self._threads = [], []
         _log.info("receiver-stopped")
 
@@ -139,6 +133,7 @@ class Receiver:
         self.stop()
 
     def _listen(self) -> list[Listener]:
+        """The listener of the plain port, and of the TLS port where there is one."""
         options, limits = self._options, self._options.limits
         ae = AE(options.ae_title)
         ae.maximum_pdu_size = limits.maximum_pdu_bytes
@@ -149,29 +144,25 @@ class Receiver:
         ae.maximum_associations = 2**31
         handlers = [
             (evt.EVT_REQUESTED, self._register.on_requested),
-            (evt.EVT_CONN_CLOSE, self._register.on_connection_closed),
             (evt.EVT_C_ECHO, on_c_echo),
-            (evt.EVT_C_STORE, self._storage.on_c_store),
         ]
         contexts = supported_contexts(options.additional_sop_classes)
-        common = (contexts, handlers, self._register, limits, self._spool.directory, options.reuse_port)
-        tls = options.tls
-        server_tls = ServerTls(tls) if tls else None
+        common = (contexts, handlers, self._register, limits, self._storage, options.reuse_port)
+        tls = ServerTls(options.tls) if options.tls else None
         listeners = [Listener(ae, (options.host, options.port), *common)]
-        if tls is not None:
+        if options.tls is not None:
             try:
-                address = (tls.host or options.host, tls.port)
-                listeners.append(Listener(ae, address, *common, server_tls))
+                listeners.append(Listener(ae, (options.tls.host or options.host, options.tls.port), *common, tls))
             except PortUnavailable:
                 listeners[0].server_close()
                 raise
         return listeners
 
     def _clear_leftovers(self) -> None:
-        swept = self._spool.sweep()
+        recovered = self._storage.recover()
         closed = close_stale(self._database, self._options.slot_name)
-        if swept or closed:
-            _log.warning("leftovers-cleared", spool_files=swept, associations=closed)
+        if recovered or closed:
+            _log.warning("leftovers-cleared", instances_recovered=recovered, associations=closed)
 
     def _wait_until_idle(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from structlog.testing import capture_logs
 
 from node import audit
@@ -20,10 +20,11 @@ from tests.fixtures.audit_messages import Event, event_of, wait_for_event
 from tests.fixtures.audit_sinks import MemorySink, trail_into
 from tests.fixtures.configured_receiver import ConfiguredReceiver, configured_receiver
 from tests.fixtures.dcmtk import echoscu, free_port, storescu
-from tests.fixtures.instances import mr_file
+from tests.fixtures.instances import mr_file, sized_mr_bytes
 from tests.fixtures.raw_dimse import AssociationEnded, RawAssociation
 
 CONTEXTS = [(MRImageStorage, ExplicitVRLittleEndian)]
+MAXIMUM_BYTES = 300_000
 LOCAL_LIMIT_EXCEEDED = bytes([0, 2, 3, 2])
 
 
@@ -39,6 +40,7 @@ def receiver(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
         port = {port}
         [association]
         maximum_associations_per_peer = 2
+        maximum_bytes_per_association = {MAXIMUM_BYTES}
         [[peers]]
         name = 'raw'
         ae_title = 'RAW'
@@ -66,6 +68,24 @@ def test_one_peer_cannot_take_every_slot(port: int, receiver: ConfiguredReceiver
         assert echoscu(port, "CONSOLE") == 0
     event = wait_for_event(receiver.audit_path, lambda e: "as many as it may have" in e.description)
     assert event.types == ("Use of Restricted Function",)
+
+
+def test_a_sender_without_end_is_ended(port: int, receiver: ConfiguredReceiver) -> None:
+    stored: list[str] = []
+
+    def send_for_ever(association: RawAssociation) -> None:
+        while len(stored) < 100:
+            uid = generate_uid()
+            data_set = sized_mr_bytes(uid, rows=128, columns=128)  # 32 KiB
+            assert association.store(MRImageStorage, uid, data_set).Status == 0x0000
+            stored.append(uid)
+
+    with RawAssociation(port, CONTEXTS) as association, pytest.raises(AssociationEnded):
+        send_for_ever(association)
+    assert MAXIMUM_BYTES // 34_000 <= len(stored) <= MAXIMUM_BYTES // 32_768
+    assert set(stored) <= set(receiver.node.instances())
+    event = wait_for_event(receiver.audit_path, lambda e: "more bytes than one association may" in e.description)
+    assert (event.types, event.ae_titles) == (("Use of Restricted Function",), ("PACSGATE", "RAW"))
 
 
 @pytest.mark.peers
@@ -103,11 +123,9 @@ def admitted(database: Database, limits: AssociationLimits) -> tuple[Association
     return register, who
 
 
-def test_bytes_per_association_are_bounded(database: Database, trail: MemorySink) -> None:
+def test_bytes_and_rights_are_those_of_the_association(database: Database, trail: MemorySink) -> None:
     register, who = admitted(database, AssociationLimits(maximum_bytes_per_association=1000))
-    with capture_logs():
-        assert [register.count_bytes(who, 400) for _ in range(4)] == [True, True, False, False]
-    assert [e.types for e in trail.events()] == [("Use of Restricted Function",)]
+    assert [register.count_bytes(who, 400) for _ in range(4)] == [True, True, False, False]
     assert register.may(who, Right.STORE)
     assert not register.may(who, Right.FIND)
     assert not register.may(OpenAssociation(), Right.STORE)

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from node.dimse.association import AssociationLimits
-from node.dimse.guard import MAXIMUM_BUFFERED_MESSAGE_BYTES
+from node.dimse.messages import MAXIMUM_BUFFERED_MESSAGE_BYTES
 from tests.fixtures.instances import sized_mr_bytes
 from tests.fixtures.raw_dimse import (
     A_ABORT,
