@@ -92,7 +92,7 @@ class Supervisor:
         if config_file is not None:
             self._environment["PACSGATE_CONFIG"] = str(config_file.absolute())
         receivers = [Child("receiver", f"receiver-{n}") for n in range(settings.dicom.processes)]
-        self.children = [*receivers, Child("web", "web-0")]
+        self.children = [*receivers, Child("indexer", "indexer-0"), Child("web", "web-0")]
         if importlib.util.find_spec("scipy") is None:
             log.warning("worker.absent", reason="image processing is not installed: studies are received and wait")
         else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Executable
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ClauseElement
 
 Converter = Callable[[Any], Any]
@@ -31,14 +32,24 @@ class Prepared:
         self._rendered: dict[str, _Rendered] = {}
 
     def __call__(self, connection: Connection, **values: Any) -> list[tuple[Any, ...]]:
-        """Execute with ``values``; the rows it returns, if it is a query or has a RETURNING clause."""
+        """Execute with ``values``; the rows it returns, if it is a query or has a RETURNING clause.
+
+        Raises sqlalchemy.exc.DBAPIError where the database refuses.
+        """
         rendered = self._rendered.get(connection.dialect.name) or self._render(connection.dialect)
         parameters = rendered.defaults | values
         for name, convert in rendered.converters.items():
             parameters[name] = convert(parameters[name])
         bound = parameters if rendered.names is None else tuple(parameters[name] for name in rendered.names)
-        result = connection.exec_driver_sql(rendered.sql, bound)
-        return [tuple(row) for row in result] if result.returns_rows else []
+        # Straight to the driver: what SQLAlchemy adds to an execution takes longer than the execution.
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(rendered.sql, bound)
+            return list(cursor.fetchall()) if cursor.description else []
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise DBAPIError(rendered.sql, None, error, hide_parameters=True) from error
+        finally:
+            cursor.close()
 
     def _render(self, dialect: Dialect) -> _Rendered:
         assert isinstance(self._statement, ClauseElement)

@@ -116,7 +116,8 @@ class WaitingUpperLayer(DULServiceProvider):
     def stop_dul(self) -> bool:
         """End the state machine; a peer that was told to close the connection gets a moment for it."""
         if not self._kill_thread and self.state_machine.current_state == _AWAITING_CLOSE:
-            self.wait_until(lambda: False, min(CLOSING_S, self.artim_timer.remaining))
+            if self._half_close():
+                self.wait_until(lambda: False, min(CLOSING_S, self.artim_timer.remaining))
             if self.socket is not None:
                 self.socket._shutdown_socket()
         self._kill_thread = True
@@ -315,6 +316,16 @@ class WaitingUpperLayer(DULServiceProvider):
         association.is_aborted, association.is_established = True, False
         evt.trigger(association, evt.EVT_ABORTED, {})
         association.kill()
+
+    def _half_close(self) -> bool:
+        """Send nothing more, and say so; False where that cannot be told apart from closing."""
+        if isinstance(self._connection, ssl.SSLSocket):
+            return False
+        try:
+            self._connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return True
 
     def _is_readable(self, timeout_s: float) -> bool:
         if isinstance(self._connection, ssl.SSLSocket) and self._connection.pending():

@@ -82,7 +82,7 @@ def test_a_killed_child_is_started_again_and_the_others_go_on(tmp_path: Path, ch
     child("exec sleep 60")
     with supervised(tmp_path) as (supervisor, _, logs):
         slots = [entry.slot for entry in supervisor.children]
-        assert slots == ["receiver-0", "web-0", "worker-0"]
+        assert slots == ["receiver-0", "indexer-0", "web-0", "worker-0"]
         wait_until(lambda: all(started(logs, slot) for slot in slots))
         (victim,) = started(logs, "worker-0")
         os.kill(victim, signal.SIGKILL)
