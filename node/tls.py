@@ -62,6 +62,9 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
     # A resumed session would skip the look at the certificate: every association brings its proof anew.
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
     context.num_tickets = 0
+    # Modalities close without TLS's own goodbye; PDUs bear their lengths, so that nothing cut off passes for whole.
+    # Taken as an error, the end of what they send would also end what we may still say.
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     _restrict(context, tls.profile)
     _load_own(context, tls)
     _load_trusted(context, tls.ca, tls.crl)

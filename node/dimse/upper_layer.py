@@ -318,11 +318,9 @@ class WaitingUpperLayer(DULServiceProvider):
         association.kill()
 
     def _half_close(self) -> bool:
-        """Send nothing more, and say so; False where that cannot be told apart from closing."""
-        if isinstance(self._connection, ssl.SSLSocket):
-            return False
+        """Send nothing more, and let the peer see that; False where the connection has gone."""
         try:
-            self._connection.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self._connection, socket.SHUT_WR)  # below TLS, if there is TLS
         except OSError:
             return False
         return True
