@@ -187,7 +187,7 @@ class AssociationRegister:
         rejection = self._take_slot(association, admission)
         if rejection is not None:
             return rejection
-        if identity is not None and admission.peer is not None and admission.peer.username:
+        if identity is not None and admission.user_confirmed:
             audit.trail().user_authenticated(_remote_node(association), identity.username)
             if identity.response_requested:
                 confirm_to_requestor(association)

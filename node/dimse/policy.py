@@ -41,10 +41,12 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Admission:
-    """Who was let in: the peer's configuration (None where none is configured) and its rights."""
+    """Who was let in: the peer's configuration (None where none is configured), its rights, how it was known."""
 
     peer: Peer | None
     rights: frozenset[Right]
+    user_confirmed: bool = False
+    """Its user identity was asked for, and was right."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class AssociationPolicy:
         proved = [peer for peer, fault in zip(here, faults, strict=True) if fault is None]
         if not proved:
             return next(fault for fault in faults if fault is not None)
-        return Admission(proved[0], frozenset().union(*(peer.rights for peer in proved)))
+        rights = frozenset[Right]().union(*(peer.rights for peer in proved))
+        return Admission(proved[0], rights, user_confirmed=any(peer.username for peer in proved))
 
     def _fault(self, peer: Peer, requestor: Requestor) -> Rejection | None:
         """Return why the requestor does not prove to be ``peer``; the costly proof comes last."""

@@ -87,6 +87,7 @@ def test_rights_are_those_of_the_entries_whose_every_proof_is_there(
         assert isinstance(verdict, Admission)
         assert verdict.rights == frozenset().union(*(peer.rights for peer in proved))
         assert verdict.peer in proved
+        assert verdict.user_confirmed is any(peer.username for peer in proved)
 
 
 @pytest.mark.parametrize(
