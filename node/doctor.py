@@ -13,7 +13,7 @@ from pydicom.uid import UID
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.settings import Settings
+from node.settings import ConfigurationError, Settings
 from storage.database import Database
 
 DECODED_SYNTAXES = (
@@ -45,6 +45,7 @@ def examine(settings: Settings) -> list[Check]:
         _disk,
         _index,
         _ports,
+        _certificates,
         _destinations,
     )
     return [check for look in checks for check in look(settings)]
@@ -93,10 +94,13 @@ def _index(settings: Settings) -> Iterator[Check]:
 
 
 def _ports(settings: Settings) -> Iterator[Check]:
-    for name, host, port in (
+    ports = [
         ("DICOM port", settings.dicom.host, settings.dicom.port),
         ("web port", settings.web.host, settings.web.port),
-    ):
+    ]
+    if settings.tls.enabled:
+        ports.append(("DICOM TLS port", settings.tls_host, settings.tls.port))
+    for name, host, port in ports:
         try:
             socket.create_connection((host, port), timeout=1).close()
         except socket.gaierror as error:
@@ -105,6 +109,24 @@ def _ports(settings: Settings) -> Iterator[Check]:
             yield Check(name, "ok", f"{host}:{port} free")
         else:
             yield Check(name, "warn", f"{host}:{port} in use (this node running?)")
+
+
+def _certificates(settings: Settings) -> Iterator[Check]:
+    from node.tls import certificate_states, server_context
+
+    tls = settings.tls
+    if not tls.enabled:
+        return
+    try:
+        server_context(tls)
+        faults = [fault for state in certificate_states(tls) if (fault := state.fault(tls.expiry_warning_days))]
+    except ConfigurationError as error:
+        yield Check("TLS certificates", "fail", str(error))
+        return
+    for fault in faults:
+        yield Check("TLS certificates", "warn", fault)
+    if not faults:
+        yield Check("TLS certificates", "ok", f"profile {tls.profile}, {len(settings.peers)} peers configured")
 
 
 def _destinations(settings: Settings) -> Iterator[Check]:

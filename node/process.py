@@ -12,7 +12,7 @@ import threading
 
 import structlog
 
-from node import telemetry
+from node import audit, telemetry
 from node.log import configure_logging
 from node.settings import Settings, load_settings
 from node.signals import stop_on
@@ -39,7 +39,8 @@ def main() -> None:
             (peer.ae_title for peer in settings.peers),
             (destination.name for destination in settings.destinations),
         )
-        RUNNERS[arguments.kind](settings, arguments.slot, stop)
+        with audit.running(settings, arguments.slot):
+            RUNNERS[arguments.kind](settings, arguments.slot, stop)
     except Exception:
         log.exception("process.failed")
         code = 1
@@ -68,10 +69,15 @@ def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
         peers=settings.peers,
         require_called_ae_title=dicom.require_called_ae_title,
         reuse_port=dicom.processes > 1,
+        host_name_lifetime_s=settings.association.host_name_lifetime_s,
+        tls=settings.tls.model_copy(update={"host": settings.tls_host}) if settings.tls.enabled else None,
         limits=AssociationLimits(
             maximum_associations=dicom.maximum_associations,
             network_timeout_s=dicom.network_timeout_s,
             minimum_free_bytes=settings.storage.minimum_free_bytes,
+            maximum_associations_per_peer=settings.association.maximum_associations_per_peer,
+            maximum_bytes_per_association=settings.association.maximum_bytes_per_association,
+            transfer_audit_interval_s=settings.audit.transfer_interval_s,
         ),
     )
     run_receiver(options, settings.database_url, settings.data_dir, stop)

@@ -4,17 +4,29 @@ One TOML file; environment variables override it (``PACSGATE_DICOM__PORT=11113``
 effective settings with these reasons.
 """
 
+import ipaddress
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 AETitle = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[ -\[\]-~]{1,16}$")]
 """Up to 16 printable ASCII characters without backslash (PS3.5 6.2, VR AE)."""
 Port = Annotated[int, Field(ge=1, le=65535)]
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -23,7 +35,7 @@ class ConfigurationError(Exception):
 
 
 class Right(StrEnum):
-    """What a peer may ask of the node. This version serves echo and store; the others are granted ahead."""
+    """What a peer may ask of the node, one right a service; `node.dimse.rights` tells which SOP classes each opens."""
 
     ECHO = "echo"
     STORE = "store"
@@ -31,6 +43,25 @@ class Right(StrEnum):
     MOVE = "move"
     GET = "get"
     WORKLIST = "worklist"
+    PROCEDURE_STEP = "procedure-step"
+    STORAGE_COMMITMENT = "storage-commitment"
+
+
+class TlsProfile(StrEnum):
+    """The TLS profiles of PS3.15 annex B that the node knows."""
+
+    BCP195 = "bcp195"
+    """B.12, which takes the place of the non-downgrading profile B.10: TLS 1.2 and 1.3, nothing older."""
+    BCP195_EXTENDED = "bcp195-extended"
+    """B.13, which takes the place of the extended profile B.11: in TLS 1.2 only 256-bit AES-GCM with ECDHE."""
+
+
+class SyslogTransport(StrEnum):
+    """How audit messages travel to a syslog receiver."""
+
+    UDP = "udp"
+    TCP = "tcp"
+    TLS = "tls"
 
 
 class ObjectKind(StrEnum):
@@ -61,6 +92,79 @@ class DicomSettings(_Section):
     maximum_associations: int = Field(50, ge=1, le=1000, description="each open association costs two threads")
     require_called_ae_title: bool = Field(False, description="many scanners are set up with a wrong called AE title")
     network_timeout_s: float = Field(60, gt=0, description="a silent association is dropped so that it frees its slot")
+
+
+class AssociationSettings(_Section):
+    """Bounds of what one peer may take up."""
+
+    maximum_associations_per_peer: int = Field(
+        20, ge=1, le=1000, description="one scanner gone wrong must not take every slot; scanners open one to four"
+    )
+    maximum_bytes_per_association: int = Field(
+        500_000_000_000,
+        ge=1,
+        description="more than a scanner makes in a day: ends a sender that repeats itself for ever",
+    )
+    host_name_lifetime_s: float = Field(
+        60, ge=1, description="a scanner whose address changed gets in a minute later; the name server is left in peace"
+    )
+
+
+class TlsSettings(_Section):
+    """TLS with mutual authentication (PS3.15 B.12, B.13): a second port, and connections to destinations."""
+
+    certificate: Path | None = Field(
+        None, description="PEM file: the node's certificate, then its intermediates; empty: no TLS port"
+    )
+    key: Path | None = Field(None, description="PEM file: its private key, without passphrase, readable by us alone")
+    ca: Path | None = Field(None, description="PEM file: the authorities whose certificates we trust, no others")
+    crl: Path | None = Field(
+        None, description="PEM file: their revocation lists; once given, a list that has expired lets nobody in"
+    )
+    profile: TlsProfile = Field(TlsProfile.BCP195, description="what current modalities speak; never below TLS 1.2")
+    host: str = Field("", description="empty: the address of [dicom] host")
+    port: Port = Field(2762, description="the registered port of DICOM over TLS")
+    require_client_certificate: bool = Field(True, description="without it anybody may claim an AE title")
+    handshake_timeout_s: float = Field(15, gt=0, description="a peer that does not finish frees its slot")
+    expiry_warning_days: int = Field(30, ge=1, description="time enough to get a certificate from a hospital's IT")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a TLS port."""
+        return self.certificate is not None
+
+
+class AuditSettings(_Section):
+    """The audit trail in DICOM's audit message format (PS3.15 A.5)."""
+
+    file: bool = Field(True, description="a trail nobody asked for is better than one nobody has")
+    folder: Path | None = Field(None, description="empty: data_dir/audit")
+    file_maximum_bytes: int = Field(50_000_000, ge=100_000, description="a size that editors open; then a new file")
+    syslog_host: str = Field("", description="empty: no syslog; else the site's audit record repository")
+    syslog_port: Port | None = Field(None, description="empty: 514, or 6514 with TLS, as registered")
+    syslog_transport: SyslogTransport = Field(
+        SyslogTransport.TLS, description="UDP loses messages without a sign, and only TLS keeps them from being read"
+    )
+    syslog_ca: Path | None = Field(None, description="PEM file: who signed the receiver's certificate; empty: [tls] ca")
+    queue_length: int = Field(
+        10_000, ge=100, le=1_000_000, description="about 20 MB while a receiver is away; then messages are counted out"
+    )
+    include_patient_id: bool = Field(
+        False, description="no identity leaves the index unasked; study UIDs lead those who may know to the patient"
+    )
+    source_id: str = Field("", description="empty: the node's AE title")
+    site_id: str = Field("", description="the enterprise site, if the repository wants it")
+    transfer_interval_s: float = Field(
+        600, ge=1, description="associations that stay open all day are reported this often"
+    )
+    alerts_per_minute: int = Field(
+        20, ge=1, description="from one address; the rest is counted: a port scanner must not fill the disk"
+    )
+
+    @property
+    def syslog_port_number(self) -> int:
+        """The port, given or registered."""
+        return self.syslog_port or (6514 if self.syslog_transport is SyslogTransport.TLS else 514)
 
 
 class WebSettings(_Section):
@@ -136,9 +240,45 @@ class Peer(_Section):
 
     name: Name
     ae_title: AETitle
-    host: str = Field(description="address the peer calls from")
+    host: str = Field(description="where the peer calls from: address, host name, or network such as 10.1.0.0/24")
     port: Port | None = Field(None, description="where the peer listens, if it does")
     rights: tuple[Right, ...] = Field((Right.ECHO, Right.STORE), description="echo, store")
+    maximum_associations: int | None = Field(None, ge=1, description="empty: [association] has it for all")
+    tls: bool = Field(False, description="the peer is let in by the TLS port only, and called over TLS")
+    certificate_sha256: str = Field("", description="fingerprint of the one certificate that is the peer's")
+    certificate_name: str = Field("", description="common name or subject alternative name it must bear")
+    username: str = Field("", description="user identity (PS3.7 D.3.3.7) the peer has to give")
+    passcode_hash: str = Field("", description="made by `pacsgate peer passcode`; the passcode itself is kept nowhere")
+
+    @field_validator("host")
+    @classmethod
+    def _check_network(cls, host: str) -> str:
+        if "/" in host:
+            ipaddress.ip_network(host)
+        return host
+
+    @field_validator("certificate_sha256")
+    @classmethod
+    def _normalise_fingerprint(cls, fingerprint: str) -> str:
+        digits = fingerprint.replace(":", "").lower()
+        if digits and not re.fullmatch("[0-9a-f]{64}", digits):
+            raise ValueError("a SHA-256 fingerprint has 64 hexadecimal digits")
+        return digits
+
+    @field_validator("passcode_hash")
+    @classmethod
+    def _check_hash(cls, passcode_hash: str) -> str:
+        if passcode_hash and not passcode_hash.startswith("$argon2id$"):
+            raise ValueError("not made by `pacsgate peer passcode`")
+        return passcode_hash
+
+    @model_validator(mode="after")
+    def _check_identity(self) -> Self:
+        if (self.certificate_sha256 or self.certificate_name) and not self.tls:
+            raise ValueError("a certificate is asked for, but tls is not true")
+        if self.passcode_hash and not self.username:
+            raise ValueError("passcode_hash needs a username")
+        return self
 
 
 class Destination(_Section):
@@ -149,6 +289,20 @@ class Destination(_Section):
     host: str
     port: Port
     receives: tuple[ObjectKind, ...] = Field(tuple(ObjectKind), description="which objects: all kinds by default")
+    tls: bool = Field(False, description="connect by TLS, with the certificate of [tls], and verify the destination's")
+    tls_server_name: str = Field("", description="the name its certificate bears; empty: its host")
+    _credentials: TlsSettings | None = PrivateAttr(None)
+
+    @property
+    def credentials(self) -> TlsSettings | None:
+        """The [tls] section where the destination is called by TLS, else None."""
+        return self._credentials if self.tls else None
+
+    def with_credentials(self, tls: TlsSettings) -> Self:
+        """The same destination, able to connect by TLS."""
+        copy = self.model_copy()
+        copy._credentials = tls
+        return copy
 
     @property
     def label(self) -> str:
@@ -162,6 +316,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PACSGATE_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     dicom: DicomSettings = DicomSettings()
+    association: AssociationSettings = AssociationSettings()
+    tls: TlsSettings = TlsSettings()
+    audit: AuditSettings = AuditSettings()
     web: WebSettings = WebSettings()
     storage: StorageSettings = StorageSettings()
     completion: CompletionSettings = CompletionSettings()
@@ -170,6 +327,23 @@ class Settings(BaseSettings):
     monitoring: MonitoringSettings = MonitoringSettings()
     peers: tuple[Peer, ...] = ()
     destinations: tuple[Destination, ...] = ()
+
+    @model_validator(mode="after")
+    def _hand_credentials_to_destinations(self) -> Self:
+        """Give the destinations what they need to connect by TLS, so that nobody has to carry two things around."""
+        able = tuple(d.with_credentials(self.tls) if d.tls else d for d in self.destinations)
+        object.__setattr__(self, "destinations", able)
+        return self
+
+    @property
+    def tls_host(self) -> str:
+        """Where the TLS port is bound."""
+        return self.tls.host or self.dicom.host
+
+    @property
+    def audit_folder(self) -> Path:
+        """Where the audit trail is written, absolute."""
+        return (self.audit.folder or self.data_dir / "audit").absolute()
 
     @property
     def data_dir(self) -> Path:
@@ -232,16 +406,38 @@ def _explain(error: ValidationError, path: Path | None) -> str:
     return f"{path or 'configuration'}: {faults}"
 
 
+def _refuse_half_tls(settings: Settings) -> None:
+    """TLS with a part missing would be no TLS, or none that authenticates."""
+    tls = settings.tls
+    files = {"certificate": tls.certificate, "key": tls.key, "ca": tls.ca}
+    missing = [name for name, path in files.items() if path is None]
+    if len(missing) in (1, 2):
+        raise ConfigurationError(f"[tls] needs certificate, key and ca together; missing: {', '.join(missing)}")
+    if missing:
+        users = [f"peers.{p.name}" for p in settings.peers if p.tls]
+        users += [f"destinations.{d.name}" for d in settings.destinations if d.tls]
+        if users:
+            raise ConfigurationError(f"{users[0]}: tls = true needs certificate, key and ca under [tls]")
+    elif settings.tls_host not in _LOOPBACK and not settings.peers:
+        raise ConfigurationError(
+            f"tls.host = {settings.tls_host!r} lets other machines in: name them under [[peers]] first"
+        )
+    audit = settings.audit
+    if audit.syslog_host and audit.syslog_transport is SyslogTransport.TLS and not (audit.syslog_ca or tls.ca):
+        raise ConfigurationError("audit.syslog_ca: TLS to the syslog receiver needs the authority it is verified by")
+
+
 def _refuse_unsafe(settings: Settings) -> None:
     """Refuse what is well-formed and still a mistake: a node that others can reach must say who they are."""
     if settings.completion.study_quiet_s < settings.completion.series_quiet_s:
         raise ConfigurationError(
             "completion.study_quiet_s is shorter than series_quiet_s: a study would close before its series"
         )
-    if settings.dicom.host not in {"127.0.0.1", "::1", "localhost"} and not settings.peers:
+    if settings.dicom.host not in _LOOPBACK and not settings.peers:
         raise ConfigurationError(
             f"dicom.host = {settings.dicom.host!r} lets other machines in: name them under [[peers]] first"
         )
+    _refuse_half_tls(settings)
     if settings.storage.objects_url:
         raise ConfigurationError("storage.objects_url: only local files are supported in this version; leave it empty")
     for kind, names in (

@@ -1,11 +1,15 @@
 """Commands that run the node and show its configuration: up, config show, doctor."""
 
 import signal
+from typing import TYPE_CHECKING
 
 import typer
 
 from node.cli.options import ConfigOption, DataDirOption, JsonOption, settings_of
 from node.cli.output import print_json, print_table, print_text, refuse
+
+if TYPE_CHECKING:
+    from node.settings import TlsSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -19,17 +23,31 @@ def register(app: typer.Typer) -> None:
 
 def up(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
     """Run the node: receiver, worker and web processes under one supervisor. Ctrl-C or SIGTERM drains and stops."""
+    from node import audit
     from node.log import configure_logging
     from node.signals import stop_on
     from node.supervisor import DataDirectoryInUse, Supervisor, prepare
 
     settings = settings_of(config, data_dir)
+    if settings.tls.enabled:
+        _check_certificates(settings.tls)
     configure_logging("supervisor")
     stop = stop_on({signal.SIGTERM, signal.SIGINT})
     try:
-        with prepare(settings) as lock:
+        with prepare(settings) as lock, audit.running(settings, "supervisor"):
             Supervisor(settings, config, lock).run(stop)
     except DataDirectoryInUse as error:
+        refuse(str(error))
+
+
+def _check_certificates(tls: "TlsSettings") -> None:
+    """Refuse to start with certificate files that every receiver would die of, again and again."""
+    from node.settings import ConfigurationError
+    from node.tls import server_context
+
+    try:
+        server_context(tls)
+    except ConfigurationError as error:
         refuse(str(error))
 
 
@@ -40,6 +58,8 @@ def config_show(config: ConfigOption = None, data_dir: DataDirOption = None, jso
     settings = settings_of(config, data_dir)
     document = settings.model_dump(mode="json")
     document["storage"]["database_url"] = _without_password(settings.storage.database_url)
+    for peer in document["peers"]:
+        peer["passcode_hash"] = "(set)" if peer["passcode_hash"] else ""
     if json:
         print_json(document)
         return

@@ -1,10 +1,7 @@
-"""Association policy (PS3.7 D, PS3.8 9.3.4): who may associate, for what, how many at once, and what is recorded."""
+"""Admitting associations (PS3.7 D, PS3.8 9.3.4): bounds, rights, what is recorded, and what is audited."""
 
-import socket
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field, replace
 
 import structlog
 from pynetdicom import evt
@@ -12,14 +9,40 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from sqlalchemy.exc import SQLAlchemyError
 
-from node import telemetry
-from node.dimse.contexts import is_storage_context, verification_context
-from node.settings import Peer, Right
+from node import audit, telemetry
+from node.audit import Action, RemoteNode, Transfer, TransferCounter
+from node.dimse.contexts import is_storage_context
+from node.dimse.policy import (
+    Admission,
+    AssociationPolicy,
+    RefusedFor,
+    Rejection,
+    Requestor,
+    local_limit_exceeded,
+    temporary_congestion,
+)
+from node.dimse.rights import allowed_contexts
+from node.dimse.tls import is_tls, peer_certificate
+from node.dimse.user_identity import UserIdentity, confirm_to_requestor
+from node.settings import Right
 from storage.associations import close_association, open_association
 from storage.database import Database
 from storage.errors import StorageError
+from storage.ingest import Ingested
+from storage.patients import patient_ids_of
+
+__all__ = ["AssociationLimits", "AssociationPolicy", "AssociationRegister", "Rejection"]
 
 _log = structlog.get_logger(__name__)
+
+_ACTION_OF_OUTCOME = {
+    "stored": Action.CREATE,
+    "replaced": Action.UPDATE,
+    "duplicate": Action.READ,
+    "kept-first": Action.READ,
+    "own-result": Action.READ,
+}
+"""PS3.15 A.5.3.7: created, altered what was held, or held already."""
 
 
 @dataclass(frozen=True)
@@ -43,55 +66,26 @@ class AssociationLimits:
     """Below this nothing is received, so that the index never meets a full disk."""
     recovered_free_bytes: int = 1_500_000_000
     """Receiving begins again once so much is free."""
+    maximum_associations_per_peer: int = 20
+    """One scanner gone wrong must not take every slot. Only configured peers are told apart."""
+    maximum_bytes_per_association: int = 500_000_000_000
+    """More than a scanner makes in a day: ends a sender that repeats itself for ever."""
+    transfer_audit_interval_s: float = 600
+    """An association that stays open is audited this often."""
 
 
-@dataclass(frozen=True)
-class Rejection:
-    """An A-ASSOCIATE-RJ: result, source and reason of PS3.8 table 9-21, and our words for the log."""
+@dataclass
+class _Admitted:
+    """An open association: who, with which rights, and what it has used up."""
 
-    result: int
-    source: int
-    diagnostic: int
-    reason: str
+    admission: Admission
+    transfers: TransferCounter
+    row_id: int | None = None
+    received_bytes: int = field(default=0)
 
-
-_PERMANENT, _TRANSIENT = 1, 2
-_SERVICE_USER, _PRESENTATION = 1, 3
-
-
-def _calling_ae_title_not_recognised(reason: str) -> Rejection:
-    return Rejection(_PERMANENT, _SERVICE_USER, 3, reason)
-
-
-def _temporary_congestion(reason: str) -> Rejection:
-    return Rejection(_TRANSIENT, _PRESENTATION, 1, reason)
-
-
-LOCAL_LIMIT_EXCEEDED: Final = Rejection(_TRANSIENT, _PRESENTATION, 2, "as many associations as allowed are open")
-
-
-@dataclass(frozen=True)
-class AssociationPolicy:
-    """Who may associate. Without configured peers everybody may: sensible only on loopback, our default."""
-
-    ae_title: str
-    peers: Sequence[Peer] = ()
-    require_called_ae_title: bool = False
-
-    def judge(self, calling_ae_title: str, called_ae_title: str, address: str) -> Rejection | frozenset[Right]:
-        """Return the rights of a requestor at IP ``address``, or why it is turned away."""
-        if self.require_called_ae_title and called_ae_title.strip() != self.ae_title:
-            reason = f"it called {called_ae_title.strip()!r}, we are {self.ae_title!r}"
-            return Rejection(_PERMANENT, _SERVICE_USER, 7, reason)
-        if not self.peers:
-            return frozenset(Right)
-        named = [peer for peer in self.peers if peer.ae_title == calling_ae_title.strip()]
-        if not named:
-            return _calling_ae_title_not_recognised("no peer is configured with this AE title")
-        rights = [peer.rights for peer in named if address in _addresses(peer.host)]
-        if not rights:
-            return _calling_ae_title_not_recognised("the peer of this AE title is configured with another host")
-        return frozenset().union(*rights)
+    @property
+    def peer_name(self) -> str:
+        return self.admission.peer.name if self.admission.peer else ""
 
 
 class AssociationRegister:
@@ -108,7 +102,7 @@ class AssociationRegister:
         self._database = database
         self._slot_name = slot_name
         self._lock = threading.Lock()
-        self._row_ids: dict[Association, int | None] = {}
+        self._admitted: dict[Association, _Admitted] = {}
 
     def on_requested(self, event: Event) -> None:
         """Handle evt.EVT_REQUESTED: reject the association, or narrow it to the peer's rights and record it."""
@@ -116,7 +110,7 @@ class AssociationRegister:
         request = association.requestor.primitive
         association.requestor.ae_title = request.calling_ae_title
         # pynetdicom logs what a handler raises and goes on to accept: whatever happens here must end in a rejection.
-        rejection: Rejection | None = _temporary_congestion("the request could not be judged; see the error before")
+        rejection: Rejection | None = temporary_congestion("the request could not be judged; see the error before")
         try:
             rejection = self._admit(association, request.called_ae_title)
         finally:
@@ -125,46 +119,112 @@ class AssociationRegister:
             else:
                 telemetry.association_rejected(rejection.result, rejection.source, rejection.diagnostic)
                 _log.warning("association-rejected", reason=rejection.reason, **_who(association))
+                _audit_rejection(association, rejection)
                 association.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
                 evt.trigger(association, evt.EVT_REJECTED, {})
                 association.kill()
 
     def row_id(self, association: Association) -> int | None:
         """The association's row in the index."""
-        return self._row_ids.get(association)
+        admitted = self._admitted.get(association)
+        return admitted.row_id if admitted else None
+
+    def may(self, association: Association, right: Right) -> bool:
+        """Tell whether the association has a right; handlers of services that share a context ask here."""
+        admitted = self._admitted.get(association)
+        return admitted is not None and right in admitted.admission.rights
+
+    def count_bytes(self, association: Association, count: int) -> bool:
+        """Count ``count`` received bytes; False once the association has used up its budget and must be aborted.
+
+        Called by the thread that serves the association.
+        """
+        admitted = self._admitted.get(association)
+        if admitted is None:
+            return True
+        admitted.received_bytes += count
+        return admitted.received_bytes <= self._limits.maximum_bytes_per_association
+
+    def instance_received(self, association: Association, sop_class_uid: str, ingested: Ingested) -> None:
+        """Count an instance that was acknowledged, for the audit trail; costs a microsecond."""
+        admitted = self._admitted.get(association)
+        if admitted is not None:
+            action = _ACTION_OF_OUTCOME[ingested.outcome]
+            admitted.transfers.count(ingested.study_instance_uid, sop_class_uid, action)
 
     def ended(self, association: Association) -> None:
-        """Close the association's row, whichever way it ended."""
+        """Close the association's row and audit what it brought, whichever way it ended."""
         with self._lock:
-            row_id = self._row_ids.pop(association, None)
-        if row_id is None:
+            admitted = self._admitted.pop(association, None)
+        if admitted is None:
+            return
+        admitted.transfers.flush()
+        if admitted.row_id is None:
             return
         outcome = "released" if association.is_released else "aborted"
-        _log.info("association-ended", association_id=row_id, outcome=outcome, **_who(association))
+        _log.info("association-ended", association_id=admitted.row_id, outcome=outcome, **_who(association))
         try:
-            close_association(self._database, row_id)
+            close_association(self._database, admitted.row_id)
         except (SQLAlchemyError, StorageError) as error:
             # The row stays open; the receiver closes it as stale at its next start.
-            _log.error("association-not-closed", association_id=row_id, error=str(error))
+            _log.error("association-not-closed", association_id=admitted.row_id, error=str(error))
 
     def __len__(self) -> int:
         """How many admitted associations are open."""
-        return len(self._row_ids)
+        return len(self._admitted)
 
     def _admit(self, association: Association, called_ae_title: str) -> Rejection | None:
         who = association.requestor
-        rights = self._policy.judge(who.ae_title, called_ae_title, who.address_info.address)
-        if isinstance(rights, Rejection):
-            return rights
-        with self._lock:
-            if len(self._row_ids) >= self._limits.maximum_associations:
-                return LOCAL_LIMIT_EXCEEDED
-            self._row_ids[association] = None
-        if Right.STORE not in rights:
-            association.acceptor.supported_contexts = [verification_context()]
-            return None
+        identity = UserIdentity.of(association)
+        requestor = Requestor(
+            who.ae_title,
+            called_ae_title,
+            who.address_info.address,
+            is_tls(association),
+            peer_certificate(association),
+            identity,
+        )
+        admission = self._policy.judge(requestor)
+        if isinstance(admission, Rejection):
+            return admission
+        rejection = self._take_slot(association, admission)
+        if rejection is not None:
+            return rejection
+        if identity is not None and admission.user_confirmed:
+            audit.trail().user_authenticated(_remote_node(association), identity.username)
+            if identity.response_requested:
+                confirm_to_requestor(association)
+        self._narrow(association, admission.rights)
         proposed = who.primitive.presentation_context_definition_list
-        return self._record(association) if any(map(is_storage_context, proposed)) else None
+        stores = Right.STORE in admission.rights and any(map(is_storage_context, proposed))
+        return self._record(association) if stores else None
+
+    def _take_slot(self, association: Association, admission: Admission) -> Rejection | None:
+        """Count the association, unless as many as allowed are open, in all or of its peer."""
+        peer = admission.peer
+        transfers = TransferCounter(
+            lambda found: self._audit_transfers(_remote_node(association), found),
+            self._limits.transfer_audit_interval_s,
+        )
+        with self._lock:
+            if len(self._admitted) >= self._limits.maximum_associations:
+                return local_limit_exceeded("as many associations as allowed are open", RefusedFor.CONGESTION)
+            if peer is not None:
+                maximum = peer.maximum_associations or self._limits.maximum_associations_per_peer
+                if sum(other.peer_name == peer.name for other in self._admitted.values()) >= maximum:
+                    reason = f"{maximum} associations of peer {peer.name} are open, as many as it may have"
+                    return local_limit_exceeded(reason, RefusedFor.LIMIT)
+            self._admitted[association] = _Admitted(admission, transfers)
+        return None
+
+    def _narrow(self, association: Association, rights: frozenset[Right]) -> None:
+        """Offer only the contexts that the rights open."""
+        if rights == frozenset(Right):
+            return
+        roles = association.requestor.role_selection
+        received_by_get = frozenset(str(uid) for uid, item in roles.items() if item.scp_role and not item.scu_role)
+        acceptor = association.acceptor
+        acceptor.supported_contexts = allowed_contexts(acceptor.supported_contexts, rights, received_by_get)
 
     def _record(self, association: Association) -> Rejection | None:
         try:
@@ -175,10 +235,37 @@ class AssociationRegister:
                 association.requestor.address_info.address,
             )
         except (SQLAlchemyError, StorageError) as error:
-            return _temporary_congestion(f"the index cannot be written: {error}")
-        self._row_ids[association] = row_id
+            return temporary_congestion(f"the index cannot be written: {error}")
+        self._admitted[association].row_id = row_id
         _log.info("association-opened", association_id=row_id, **_who(association))
         return None
+
+    def _audit_transfers(self, sender: RemoteNode, transfers: list[Transfer]) -> None:
+        trail = audit.trail()
+        if trail.include_patient_id:
+            try:
+                patient_ids = patient_ids_of(self._database, {t.study_instance_uid for t in transfers})
+            except (SQLAlchemyError, StorageError) as error:
+                _log.error("audit-without-patient-id", error=type(error).__name__)
+            else:
+                transfers = [replace(t, patient_id=patient_ids.get(t.study_instance_uid, "")) for t in transfers]
+        trail.instances_received(sender, transfers)
+
+
+def _audit_rejection(association: Association, rejection: Rejection) -> None:
+    node, trail = _remote_node(association), audit.trail()
+    match rejection.refused_for:
+        case RefusedFor.NODE:
+            trail.node_refused(node, rejection.reason)
+        case RefusedFor.USER:
+            identity = UserIdentity.of(association)
+            trail.user_authenticated(node, identity.username if identity else "", rejection.reason)
+        case RefusedFor.LIMIT:
+            trail.restricted_use(node, rejection.reason)
+
+
+def _remote_node(association: Association) -> RemoteNode:
+    return RemoteNode(association.requestor.address_info.address, association.requestor.ae_title)
 
 
 def _who(association: Association) -> dict[str, str]:
@@ -186,12 +273,3 @@ def _who(association: Association) -> dict[str, str]:
         "calling_ae_title": association.requestor.ae_title,
         "peer_address": association.requestor.address_info.address,
     }
-
-
-def _addresses(host: str) -> Iterable[str]:
-    """The IP addresses of a configured host; none, with a line in the log, when its name cannot be resolved."""
-    try:
-        return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
-    except OSError as error:
-        _log.error("peer-host-unknown", host=host, error=str(error))
-        return ()

@@ -4,6 +4,7 @@ import errno
 import socket
 import threading
 from collections.abc import Sequence
+from functools import partial
 from socketserver import BaseServer
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.dimse.association import AssociationLimits, AssociationRegister
 from node.dimse.messages import IncomingMessages, StoreService
+from node.dimse.tls import ServerTls
 from node.dimse.upper_layer import UpperLayerLimits, WaitingUpperLayer
 
 _log = structlog.get_logger(__name__)
@@ -38,9 +40,15 @@ class GuardedRequestHandler(RequestHandler):
     """Serves one connection from its first byte until its association has ended, however it ends, in one thread."""
 
     server: "Listener"
+    request: socket.socket
 
     def handle(self) -> None:
         """Run the association, then clean up after it."""
+        if self.server.tls is not None:
+            secured = self.server.tls.accept(self.request, self.client_address[0])
+            if secured is None:
+                return
+            self.request = secured
         association = self._create_association()
         self.server.associations.add(association)
         evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
@@ -50,6 +58,7 @@ class GuardedRequestHandler(RequestHandler):
             association.dimse.discard()
             self.server.associations.discard(association)
             self.server.register.ended(association)
+            self.request.close()  # with TLS it is a socket of its own, which the server does not know
 
     def _create_association(self) -> Association:
         association = super()._create_association()
@@ -62,6 +71,7 @@ class GuardedRequestHandler(RequestHandler):
                 maximum_pdu_bytes=limits.maximum_pdu_bytes,
                 silence_s=min(limits.acse_timeout_s, limits.network_timeout_s),
             ),
+            partial(self.server.register.count_bytes, association),
         )
         # They set the timers of the upper layer as well.
         association.acse_timeout, association.network_timeout = limits.acse_timeout_s, limits.network_timeout_s
@@ -77,7 +87,8 @@ class Listener(ThreadedAssociationServer):
     """A listening socket and the associations it accepted.
 
     Raises `PortUnavailable` when the port cannot be bound. With ``reuse_port`` several processes share the port and
-    the kernel spreads connections over them (SO_REUSEPORT); without it the port is ours alone.
+    the kernel spreads connections over them (SO_REUSEPORT); without it the port is ours alone. With ``tls`` nothing
+    is read before the handshake, which each connection does in its own thread.
     """
 
     request_queue_size = 128
@@ -95,7 +106,9 @@ class Listener(ThreadedAssociationServer):
         limits: AssociationLimits,
         storage: StoreService,
         reuse_port: bool,
+        tls: ServerTls | None = None,
     ) -> None:
+        self.tls = tls
         self.register = register
         self.limits = limits
         self.storage = storage

@@ -1,6 +1,7 @@
 """Requesting an association as a service user (PS3.7 D, PS3.8 7.1), and saying plainly why there is none."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 
 from node.dimse.pynetdicom_options import configure_pynetdicom
-from node.settings import Destination
+from node.settings import ConfigurationError, Destination
+from node.tls import client_context, handshake_fault
 
 MAXIMUM_PDU_BYTES: Final = 128 << 10
 TIMEOUT_S: Final = 60.0
@@ -75,6 +77,7 @@ def _associate(
 ) -> Association:
     """Return an established association, or raise `DestinationUnavailable`."""
     configure_pynetdicom()
+    context = _tls_context(destination)
     ae = AE(calling_ae_title)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     connected: list[Association] = []
@@ -91,18 +94,25 @@ def _associate(
         destination.ae_title,
         MAXIMUM_PDU_BYTES,
         evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
+        tls_args=(context, _server_name(destination)) if context else None,
     )
     if association.is_established:
         return association
     if not connected:
-        raise DestinationUnavailable(f"cannot connect to {destination.label}: {_connection_fault(destination)}")
+        raise DestinationUnavailable(
+            f"cannot connect to {destination.label}: {_connection_fault(destination, context)}"
+        )
     if association.is_rejected:
         answer = association.acceptor.primitive
         raise DestinationUnavailable(
             f"{destination.label} rejected the association ({answer.result_str}): {answer.reason_str}; "
             f"we call as {calling_ae_title!r}"
         )
-    raise DestinationUnavailable(f"{destination.label} closed the connection or did not answer the association request")
+    # With TLS 1.3 a server judges our certificate only after the handshake has ended for us.
+    hint = "; it may not accept our certificate" if context else ""
+    raise DestinationUnavailable(
+        f"{destination.label} closed the connection or did not answer the association request{hint}"
+    )
 
 
 def _resolve(destination: Destination) -> str:
@@ -114,10 +124,32 @@ def _resolve(destination: Destination) -> str:
     return str(entries[0][4][0])
 
 
-def _connection_fault(destination: Destination) -> str:
+def _tls_context(destination: Destination) -> ssl.SSLContext | None:
+    """The context to call the destination with, None where it is called without TLS."""
+    if not destination.tls:
+        return None
+    if destination.credentials is None:
+        raise DestinationUnavailable(f"{destination.label} is called by TLS: set up [tls] first")
+    try:
+        return client_context(destination.credentials)
+    except ConfigurationError as error:
+        raise DestinationUnavailable(f"{destination.label} cannot be called by TLS: {error}") from error
+
+
+def _server_name(destination: Destination) -> str:
+    return destination.tls_server_name or destination.host
+
+
+def _connection_fault(destination: Destination, context: ssl.SSLContext | None) -> str:
     """Name the reason of a failed connection, which pynetdicom keeps to itself, by connecting once more."""
     try:
-        with socket.create_connection((destination.host, destination.port), timeout=5):
-            return "the first attempt failed"
+        connection = socket.create_connection((destination.host, destination.port), timeout=5)
     except OSError as error:
         return str(error.strerror or error)
+    with connection:
+        if context is not None:
+            try:
+                context.wrap_socket(connection, server_hostname=_server_name(destination)).close()
+            except OSError as error:
+                return handshake_fault(error)
+    return "the first attempt failed"

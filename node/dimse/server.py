@@ -11,11 +11,14 @@ from pynetdicom import AE, evt
 
 from node.dimse.association import AssociationLimits, AssociationPolicy, AssociationRegister
 from node.dimse.contexts import supported_contexts
-from node.dimse.listener import Listener
+from node.dimse.listener import Listener, PortUnavailable
+from node.dimse.peer_hosts import PeerHosts
+from node.dimse.policy import HOST_NAME_LIFETIME_S
 from node.dimse.pynetdicom_options import configure_pynetdicom
 from node.dimse.storage_scp import StorageScp
+from node.dimse.tls import ServerTls
 from node.dimse.verification import on_c_echo
-from node.settings import Peer
+from node.settings import Peer, TlsSettings
 from storage.associations import close_stale
 from storage.database import Database
 from storage.ingest import DuplicatePolicy, Intake
@@ -44,6 +47,9 @@ class ReceiverOptions:
     require_called_ae_title: bool = False
     reuse_port: bool = False
     """Several receivers share the port."""
+    host_name_lifetime_s: float = HOST_NAME_LIFETIME_S
+    tls: TlsSettings | None = None
+    """Certificate files and address of the TLS port; None for no such port."""
     additional_sop_classes: tuple[str, ...] = ()
     """UIDs of private storage SOP classes to accept as well."""
     limits: AssociationLimits = field(default_factory=AssociationLimits)
@@ -64,21 +70,22 @@ class Receiver:
         self._database = database
         # A folder per slot, so that a restart sweeps its own orphans and never a neighbour's transfer.
         self._spool = Spool(spool_root / options.slot_name)
-        policy = AssociationPolicy(options.ae_title, options.peers, options.require_called_ae_title)
+        hosts = PeerHosts(options.host_name_lifetime_s)
+        policy = AssociationPolicy(options.ae_title, options.peers, options.require_called_ae_title, hosts)
         self._register = AssociationRegister(policy, options.limits, database, options.slot_name)
         limits = options.limits
         disk = DiskGuard(self._spool, limits.minimum_free_bytes, limits.recovered_free_bytes)
         intake = Intake(database, objects, options.duplicates)
-        self._storage = StorageScp(intake, self._spool, disk, self._register.row_id)
-        self._listener: Listener | None = None
-        self._thread: threading.Thread | None = None
+        self._storage = StorageScp(intake, self._spool, disk, self._register.row_id, self._register.instance_received)
+        self._listeners: list[Listener] = []
+        self._threads: list[threading.Thread] = []
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
-        if self._listener is None:
+        """The port it listens on, without TLS."""
+        if not self._listeners:
             raise RuntimeError("the receiver is not started")
-        return int(self._listener.server_address[1])
+        return int(self._listeners[0].server_address[1])
 
     def start(self) -> None:
         """Clear what a crash left behind, then listen.
@@ -89,28 +96,33 @@ class Receiver:
             The port cannot be bound.
         IndexUnavailable
             The index cannot be written.
+        ConfigurationError
+            The certificate files cannot be used.
         """
         configure_pynetdicom()
-        listener = self._listen()
+        listeners = self._listen()
         self._clear_leftovers()
-        self._listener = listener
-        self._thread = threading.Thread(target=listener.serve_forever, name="dicom-listener", daemon=True)
-        self._thread.start()
+        self._listeners = listeners
+        for listener in listeners:
+            thread = threading.Thread(target=listener.serve_forever, name="dicom-listener", daemon=True)
+            thread.start()
+            self._threads.append(thread)
         _log.info("receiver-started", ae_title=self._options.ae_title, host=self._options.host, port=self.port)
 
     def stop(self) -> None:
         """Stop accepting, let associations in flight finish within the grace period, abort the rest."""
-        listener, thread = self._listener, self._thread
-        if listener is None or thread is None:
+        if not self._listeners:
             return
-        listener.shutdown()
-        thread.join()
+        for listener, thread in zip(self._listeners, self._threads, strict=True):
+            listener.shutdown()
+            thread.join()
         if not self._wait_until_idle(self._options.drain_grace_s):
-            for association in tuple(listener.associations):
-                association.dul.abort_soon()
+            for listener in self._listeners:
+                for association in tuple(listener.associations):
+                    association.dul.abort_soon()
             if not self._wait_until_idle(ABORT_WAIT_S):
                 _log.error("associations-still-open", count=len(self._register))
-        self._listener = self._thread = None
+        self._listeners, self._threads = [], []
         _log.info("receiver-stopped")
 
     def __enter__(self) -> Self:
@@ -120,7 +132,8 @@ class Receiver:
     def __exit__(self, *_exception: object) -> None:
         self.stop()
 
-    def _listen(self) -> Listener:
+    def _listen(self) -> list[Listener]:
+        """The listener of the plain port, and of the TLS port where there is one."""
         options, limits = self._options, self._options.limits
         ae = AE(options.ae_title)
         ae.maximum_pdu_size = limits.maximum_pdu_bytes
@@ -133,16 +146,17 @@ class Receiver:
             (evt.EVT_REQUESTED, self._register.on_requested),
             (evt.EVT_C_ECHO, on_c_echo),
         ]
-        return Listener(
-            ae,
-            (options.host, options.port),
-            supported_contexts(options.additional_sop_classes),
-            handlers,
-            self._register,
-            limits,
-            self._storage,
-            options.reuse_port,
-        )
+        contexts = supported_contexts(options.additional_sop_classes)
+        common = (contexts, handlers, self._register, limits, self._storage, options.reuse_port)
+        tls = ServerTls(options.tls) if options.tls else None
+        listeners = [Listener(ae, (options.host, options.port), *common)]
+        if options.tls is not None:
+            try:
+                listeners.append(Listener(ae, (options.tls.host or options.host, options.tls.port), *common, tls))
+            except PortUnavailable:
+                listeners[0].server_close()
+                raise
+        return listeners
 
     def _clear_leftovers(self) -> None:
         recovered = self._storage.recover()

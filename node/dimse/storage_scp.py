@@ -22,7 +22,7 @@ from storage.errors import (
     StorageError,
     UnreadableInstance,
 )
-from storage.ingest import Intake, Reception
+from storage.ingest import Ingested, Intake, Reception
 from storage.objects import StoredObject, digest_of
 from storage.spool import DiskGuard, Spool, SpooledFile, part10_prefix
 
@@ -57,7 +57,7 @@ _STATUS_OF_ERROR: Final[tuple[tuple[type[Exception], StoreStatus], ...]] = (
 class StorageScp:
     """Takes in the data sets of one receiver's associations.
 
-    ``association_row`` tells the index row of an association.
+    ``association_row`` tells the index row of an association; ``on_ingested`` is told of every acknowledged instance.
     """
 
     def __init__(
@@ -66,11 +66,13 @@ class StorageScp:
         spool: Spool,
         disk: DiskGuard,
         association_row: Callable[[Association], int | None],
+        on_ingested: Callable[[Association, str, Ingested], None],
     ) -> None:
         self._intake = intake
         self._spool = spool
         self._disk = disk
         self._association_row = association_row
+        self._on_ingested = on_ingested
 
     def refusal(self, *, now: bool = False) -> StoreAnswer | None:
         """Out of resources while the disk is almost full (PS3.4 B.2.3), None otherwise."""
@@ -97,7 +99,7 @@ class StorageScp:
             expected_sop_class_uid=request.sop_class_uid,
             expected_sop_instance_uid=request.sop_instance_uid,
         )
-        status, reason = self._ingest(file, reception)
+        status, reason = self._ingest(association, request, file, reception)
         _log_outcome(status, reason, reception)
         return StoreAnswer(status, error_comment(reason))
 
@@ -114,15 +116,18 @@ class StorageScp:
             orphan.path.unlink(missing_ok=True)
         return count
 
-    def _ingest(self, file: SpooledFile, reception: Reception) -> tuple[StoreStatus, str]:
+    def _ingest(
+        self, association: Association, request: StoreRequest, file: SpooledFile, reception: Reception
+    ) -> tuple[StoreStatus, str]:
         started = time.perf_counter()
         try:
-            outcome = self._intake.ingest(file.path, StoredObject(file.digest, file.size_bytes), reception).outcome
+            ingested = self._intake.ingest(file.path, StoredObject(file.digest, file.size_bytes), reception)
         except (StorageError, OSError) as error:
             return status_of(error), str(error)
         seconds = time.perf_counter() - started
-        telemetry.instance_received(reception.calling_ae_title, outcome, seconds, file.size_bytes)
-        if outcome == "kept-first":
+        telemetry.instance_received(reception.calling_ae_title, ingested.outcome, seconds, file.size_bytes)
+        self._on_ingested(association, request.sop_class_uid, ingested)
+        if ingested.outcome == "kept-first":
             return StoreStatus.ELEMENTS_DISCARDED, "known instance with other content: the first version is kept"
         return StoreStatus.SUCCESS, ""
 

@@ -23,6 +23,8 @@ from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import _PDUPrimitiveType
 from pynetdicom.transport import AssociationSocket
 
+from node import audit
+from node.dimse.foreign import foreign_protocol
 from node.dimse.messages import UNDECODABLE, IncomingMessages, MessageRefused
 
 _log = structlog.get_logger(__name__)
@@ -64,6 +66,8 @@ class WaitingUpperLayer(DULServiceProvider):
         The association; its thread is the only one that may call this, except for `abort_soon`.
     connection
         Its connected socket, with TLS or without.
+    count_bytes
+        Counts received bytes; False when they are more than the association may bring.
     """
 
     def __init__(
@@ -71,10 +75,12 @@ class WaitingUpperLayer(DULServiceProvider):
         association: Association,
         connection: socket.socket,
         limits: UpperLayerLimits,
+        count_bytes: Callable[[int], bool] = lambda _: True,
     ) -> None:
         super().__init__(association)
         self._kill_thread: bool = False
         self._limits = limits
+        self._count_bytes = count_bytes
         self._abort_asked = False
         self._is_silent = False
         self._header = bytearray(PDU_HEADER_BYTES)
@@ -163,7 +169,9 @@ class WaitingUpperLayer(DULServiceProvider):
         """Have the association's thread abort it before it reads anything more. Any thread may call this."""
         self._abort_asked = True
         try:
-            self._connection.shutdown(socket.SHUT_RD)  # wakes a thread that waits for the peer
+            # Wakes a thread that waits for the peer. Not by SSLSocket's own method: that ends TLS, and what was left to
+            # be said would go out in the clear.
+            socket.socket.shutdown(self._connection, socket.SHUT_RD)
         except OSError as error:
             _log.debug("connection-already-closed", error=str(error))
 
@@ -191,6 +199,7 @@ class WaitingUpperLayer(DULServiceProvider):
             return
         pdu_type, _, length = _header.unpack(self._header)
         if fault := self._fault_of_header(pdu_type, length):
+            audit.trail().node_refused(self._peer(), fault)
             self._drop(fault)
             return
         if len(self._body) < length:
@@ -212,7 +221,7 @@ class WaitingUpperLayer(DULServiceProvider):
 
     def _fault_of_header(self, pdu_type: int, length: int) -> str:
         if pdu_type not in PDU_TYPES:
-            return f"not DICOM: PDU type 0x{pdu_type:02X}"
+            return f"not DICOM: {foreign_protocol(self._header) or f'PDU type 0x{pdu_type:02X}'}"
         if pdu_type == P_DATA_TF:
             limit = self._limits.maximum_pdu_bytes
         elif pdu_type in (0x01, 0x02):
@@ -247,8 +256,11 @@ class WaitingUpperLayer(DULServiceProvider):
     def _receive_data(self, body: memoryview) -> None:
         messages: IncomingMessages = self.assoc.dimse
         try:
+            if not self._count_bytes(len(body)):
+                raise MessageRefused("it has brought more bytes than one association may")
             messages.receive_values(body)
         except MessageRefused as refusal:
+            audit.trail().restricted_use(self._peer(), str(refusal))
             _log.warning(
                 "association-aborted",
                 calling_ae_title=self.assoc.requestor.ae_title,
@@ -288,6 +300,10 @@ class WaitingUpperLayer(DULServiceProvider):
             self.socket._shutdown_socket()
         self.event_queue.put(_CONNECTION_CLOSED)
 
+    def _peer(self) -> audit.RemoteNode:
+        requestor = self.assoc.requestor
+        return audit.RemoteNode(requestor.address_info.address if requestor.address_info else "", requestor.ae_title)
+
     def _release(self) -> None:
         association = self.assoc
         association.acse.send_release(is_response=True)
@@ -302,11 +318,9 @@ class WaitingUpperLayer(DULServiceProvider):
         association.kill()
 
     def _half_close(self) -> bool:
-        """Send nothing more, and say so; False where that cannot be told apart from closing."""
-        if isinstance(self._connection, ssl.SSLSocket):
-            return False
+        """Send nothing more, and let the peer see that; False where the connection has gone."""
         try:
-            self._connection.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self._connection, socket.SHUT_WR)  # below TLS, if there is TLS
         except OSError:
             return False
         return True

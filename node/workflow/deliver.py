@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 from node.dimse.storage_scu import send
 from node.settings import Destination
 from node.workflow.context import NodeContext
+from node.workflow.delivery_audit import DeliveryAudit
 from node.workflow.turnaround import count_attempt
 from storage.deliveries import RetryPolicy, mark_delivered, mark_failed, pending_for
 from storage.errors import StorageError
@@ -23,7 +24,13 @@ def deliver_step(context: NodeContext, study_instance_uid: str, number: int, des
         revision = find_revision(session, study_instance_uid, number)
         due = pending_for(session, revision, destination_name, utc_now())
         objects = {d.result.sop_instance_uid: (d.id, d.result.object_digest) for d in due}
+        sop_classes = {d.result.sop_instance_uid: d.result.sop_class_uid for d in due}
+    recorder = DeliveryAudit(context.database, destination, study_instance_uid, sop_classes) if destination else None
+    if recorder is not None:
+        recorder.begins()
     outcomes = _attempt(context, destination, {uid: digest for uid, (_, digest) in objects.items()})
+    if recorder is not None:
+        recorder.ended({uid: delivered for uid, (delivered, _) in outcomes.items()})
     for sop_instance_uid, (delivery_id, _) in objects.items():
         delivered, status = outcomes.get(sop_instance_uid, (False, "the association ended before it was sent"))
         with context.database.session() as session:

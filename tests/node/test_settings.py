@@ -63,7 +63,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_every_option_states_the_reason_of_its_default() -> None:
     settings = load_settings()
-    for name in ("dicom", "web", "storage", "completion", "delivery"):
+    for name in ("dicom", "association", "tls", "audit", "web", "storage", "completion", "delivery"):
         for key, info in type(getattr(settings, name)).model_fields.items():
             assert info.description, f"{name}.{key}"
 

@@ -7,8 +7,8 @@ from pydicom._uid_dict import UID_dictionary
 from pynetdicom import sop_class
 from pynetdicom.service_class import StorageServiceClass
 
-from node.dimse.association import AssociationPolicy, Rejection
 from node.dimse.contexts import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, is_storage_context, supported_contexts
+from node.dimse.policy import Admission, AssociationPolicy, Rejection, Requestor
 from node.dimse.storage_scp import MAXIMUM_ERROR_COMMENT_LENGTH, StoreStatus, error_comment, status_of
 from node.settings import Peer, Right
 from storage.errors import (
@@ -67,6 +67,11 @@ SCANNER = Peer(name="scanner", ae_title="SKYRA", host="127.0.0.1")
 CONSOLE = Peer(name="console", ae_title="CONSOLE", host="localhost", rights=(Right.ECHO,))
 
 
+def rights(policy: AssociationPolicy, calling: str, called: str, address: str) -> frozenset[Right] | Rejection:
+    verdict = policy.judge(Requestor(calling, called, address))
+    return verdict.rights if isinstance(verdict, Admission) else verdict
+
+
 @pytest.mark.parametrize(
     ("calling", "called", "address", "expected"),
     [
@@ -81,7 +86,7 @@ CONSOLE = Peer(name="console", ae_title="CONSOLE", host="localhost", rights=(Rig
 )
 def test_who_may_associate(calling: str, called: str, address: str, expected: object) -> None:
     policy = AssociationPolicy("PACSGATE", (SCANNER, CONSOLE), require_called_ae_title=True)
-    verdict = policy.judge(calling, called, address)
+    verdict = rights(policy, calling, called, address)
     found = (verdict.result, verdict.source, verdict.diagnostic) if isinstance(verdict, Rejection) else verdict
     assert found == expected
 
@@ -90,21 +95,21 @@ def test_one_ae_title_at_several_hosts() -> None:
     first = Peer(name="ct", ae_title="SCANNER", host="10.0.0.1", rights=(Right.STORE,))
     second = Peer(name="mr", ae_title="SCANNER", host="10.0.0.2", rights=(Right.ECHO,))
     policy = AssociationPolicy("PACSGATE", (first, second))
-    assert policy.judge("SCANNER", "ANY", "10.0.0.1") == {Right.STORE}
-    assert policy.judge("SCANNER", "ANY", "10.0.0.2") == {Right.ECHO}
-    assert isinstance(policy.judge("SCANNER", "ANY", "10.0.0.3"), Rejection)
+    assert rights(policy, "SCANNER", "ANY", "10.0.0.1") == {Right.STORE}
+    assert rights(policy, "SCANNER", "ANY", "10.0.0.2") == {Right.ECHO}
+    assert isinstance(rights(policy, "SCANNER", "ANY", "10.0.0.3"), Rejection)
 
 
 @given(calling=st.text(max_size=16), called=st.text(max_size=16), address=st.ip_addresses().map(str))
 def test_strangers_are_never_let_in(calling: str, called: str, address: str) -> None:
     policy = AssociationPolicy("PACSGATE", (SCANNER,))
     if calling.strip() != "SKYRA" or address != "127.0.0.1":
-        assert isinstance(policy.judge(calling, called, address), Rejection)
+        assert isinstance(rights(policy, calling, called, address), Rejection)
 
 
 def test_a_peer_whose_host_cannot_be_resolved_is_not_let_in() -> None:
     policy = AssociationPolicy("PACSGATE", (Peer(name="gone", ae_title="GONE", host="no-such-host.invalid"),))
-    assert isinstance(policy.judge("GONE", "PACSGATE", "127.0.0.1"), Rejection)
+    assert isinstance(rights(policy, "GONE", "PACSGATE", "127.0.0.1"), Rejection)
 
 
 @pytest.mark.parametrize(
