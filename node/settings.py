@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from storage.policies import DuplicatePolicy
+
 AETitle = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[ -\[\]-~]{1,16}$")]
 """Up to 16 printable ASCII characters without backslash (PS3.5 6.2, VR AE)."""
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -184,6 +186,15 @@ class StorageSettings(_Section):
         1_000_000_000,
         ge=0,
         description="below this instances are refused (0xA700) so that the index never hits a full disk",
+    )
+    recovered_free_bytes: int = Field(
+        1_500_000_000,
+        ge=0,
+        description="once so much is free again, receiving goes on by itself; the distance keeps it from flapping",
+    )
+    duplicates: DuplicatePolicy = Field(
+        DuplicatePolicy.REPLACE_IF_CHANGED,
+        description="known SOP Instance UID: keep-first, replace-if-changed or replace-always; a corrected image counts",
     )
 
 
@@ -440,6 +451,8 @@ def _refuse_unsafe(settings: Settings) -> None:
     _refuse_half_tls(settings)
     if settings.storage.objects_url:
         raise ConfigurationError("storage.objects_url: only local files are supported in this version; leave it empty")
+    if settings.storage.recovered_free_bytes < settings.storage.minimum_free_bytes:
+        raise ConfigurationError("storage.recovered_free_bytes is less than minimum_free_bytes: raise it above")
     for kind, names in (
         ("peers", [p.name for p in settings.peers]),
         ("destinations", [d.name for d in settings.destinations]),

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Literal
 
 from sqlalchemy import Connection, bindparam, case, select, update
@@ -28,6 +27,7 @@ from storage.models import (
     StudyRevision,
 )
 from storage.objects import StoredObject
+from storage.policies import DuplicatePolicy
 from storage.prepared import Prepared
 from storage.upsert import get_or_create
 
@@ -35,17 +35,6 @@ Outcome = Literal["stored", "duplicate", "replaced", "kept-first", "own-result"]
 
 _PATIENT_IDENTITY = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date")
 _OTHER_PATIENT = "patient-differs"
-
-
-class DuplicatePolicy(StrEnum):
-    """What an instance does that arrives under a known SOP Instance UID."""
-
-    KEEP_FIRST = "keep-first"
-    """The first version stays; another one is not stored, and its sender is told so."""
-    REPLACE_IF_CHANGED = "replace-if-changed"
-    """Other bytes replace it in the index (the object store keeps both); the same bytes change nothing."""
-    REPLACE_ALWAYS = "replace-always"
-    """Any arrival replaces it, so that its study is judged anew."""
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from storage.database import Database
 from storage.errors import IndexUnavailable, MismatchedInstance, ObjectStoreUnavailable
 from storage.group_commit import GroupCommit
 from storage.header import IndexAttributes, read_index_attributes
-from storage.indexing import Arrival, DuplicatePolicy, Ingested, Reception, index_arrivals, ingested
+from storage.indexing import Arrival, Ingested, Reception, index_arrivals, ingested
 from storage.models import ResultObject
 from storage.objects import ObjectStore, StoredObject, digest_of
+from storage.policies import DuplicatePolicy
 
-__all__ = ["DuplicatePolicy", "Ingested", "Intake", "Reception", "ingest"]
+__all__ = ["Ingested", "Intake", "Reception", "ingest"]
 
 
 class Intake:

@@ -21,8 +21,9 @@ from node.dimse.verification import on_c_echo
 from node.settings import Peer, TlsSettings
 from storage.associations import close_stale
 from storage.database import Database
-from storage.ingest import DuplicatePolicy, Intake
+from storage.ingest import Intake
 from storage.objects import ObjectStore
+from storage.policies import DuplicatePolicy
 from storage.spool import DiskGuard, Spool
 
 _log = structlog.get_logger(__name__)
