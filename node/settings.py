@@ -194,7 +194,7 @@ class StorageSettings(_Section):
     )
     duplicates: DuplicatePolicy = Field(
         DuplicatePolicy.REPLACE_IF_CHANGED,
-        description="known SOP Instance UID: keep-first, replace-if-changed or replace-always; a corrected image counts",
+        description="keep-first, replace-if-changed or replace-always: an image sent again after a correction counts",
     )
 
 
