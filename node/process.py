@@ -12,8 +12,9 @@ import threading
 
 import structlog
 
+from node.live_settings import LiveSettings, settings_at_start
 from node.log import configure_logging
-from node.settings import Settings, load_settings
+from node.settings import Settings
 from node.signals import stop_on
 
 log = structlog.get_logger()
@@ -31,7 +32,7 @@ def main() -> None:
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True, name="supervisor-watch").start()
     code = 0
     try:
-        RUNNERS[arguments.kind](load_settings(), arguments.slot, stop)
+        RUNNERS[arguments.kind](settings_at_start(), arguments.slot, stop)
     except Exception:
         log.exception("process.failed")
         code = 1
@@ -72,7 +73,7 @@ def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
 def _run_worker(settings: Settings, slot: str, stop: threading.Event) -> None:
     from node.workflow.worker import Worker
 
-    Worker(settings, slot).run(stop)
+    Worker(LiveSettings.of_process(settings), slot).run(stop)
 
 
 def _run_web(settings: Settings, _slot: str, stop: threading.Event) -> None:

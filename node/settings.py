@@ -278,7 +278,7 @@ def load_settings(config_file: Path | None = None, **overrides: Any) -> Settings
         raise ConfigurationError(_explain(error, path)) from error
     except ValueError as error:  # the TOML itself
         raise ConfigurationError(f"{path}: {error}") from error
-    _refuse_unsafe(settings)
+    refuse_unsafe(settings)
     return settings
 
 
@@ -287,8 +287,12 @@ def _explain(error: ValidationError, path: Path | None) -> str:
     return f"{path or 'configuration'}: {faults}"
 
 
-def _refuse_unsafe(settings: Settings) -> None:
-    """Refuse what is well-formed and still a mistake: a node that others can reach must say who they are."""
+def refuse_unsafe(settings: Settings) -> None:
+    """Refuse what is well-formed and still a mistake: a node that others can reach must say who they are.
+
+    Raises:
+        ConfigurationError: the message names the keys.
+    """
     if settings.completion.study_quiet_s < settings.completion.series_quiet_s:
         raise ConfigurationError(
             "completion.study_quiet_s is shorter than series_quiet_s: a study would close before its series"

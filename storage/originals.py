@@ -122,7 +122,9 @@ def forward_series(
     return Forwarded(new, newer, looping)
 
 
-def forward_again(session: Session, series_ids: Sequence[int], destinations: Sequence[str], now: datetime) -> int:
+def send_instances_again(
+    session: Session, series_ids: Sequence[int], destinations: Sequence[str], now: datetime
+) -> int:
     """Make the deliveries of these series' instances to these destinations due again (a replay); return how many."""
     return change(
         session,

@@ -80,8 +80,8 @@ def binary_segmentation(labelmap: Dataset) -> Dataset:
     return binary
 
 
-def report_on_binary_segmentation(report: Dataset, labelmap_uid: str) -> Dataset:
-    """The lesion report with its references to the LABELMAP segmentation turned to the BINARY variant of that."""
+def refer_to_binary_segmentation(report: Dataset, labelmap_uid: str) -> Dataset:
+    """A lesion report (or other object of ours) with its references to the LABELMAP turned to the BINARY variant."""
     with verbatim():
         changed = copy.deepcopy(report)
         _redirect(changed, labelmap_uid, variant_uid(labelmap_uid))

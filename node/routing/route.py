@@ -13,11 +13,11 @@ import structlog
 from sqlalchemy.orm import Session
 
 from node.routing.endpoints import endpoint_of
-from node.routing.facts import SeriesFacts, StudyFacts, headers_are_read, study_facts
+from node.routing.facts import SeriesFacts, StudyFacts, facts_of_study, headers_are_read, study_facts
 from node.routing.rules import Decision, decide, rules_version
 from node.settings import ObjectKind, Settings
 from storage.database import Database
-from storage.deliveries import Recipient
+from storage.deliveries import Recipient, last_results, send_again
 from storage.journal import record
 from storage.models import StudyRevision
 from storage.originals import (
@@ -27,6 +27,7 @@ from storage.originals import (
     mark_revision_routed,
     mark_series_routed,
     revisions_to_route,
+    send_instances_again,
     series_to_route,
 )
 
@@ -50,6 +51,28 @@ def recipients_of(decision: Decision, kind: ObjectKind) -> tuple[Recipient, ...]
         for send in decision.sends
         if send.kind is kind
     )
+
+
+def results_again(session: Session, settings: Settings, study_instance_uid: str, now: datetime) -> int:
+    """Make the study's last results due again at every destination that gets them now; return how many deliveries."""
+    facts = facts_of_study(session, study_instance_uid)
+    kinds = [ObjectKind(kind) for kind in {result.kind for result in last_results(session, study_instance_uid)}]
+    decision = decide(settings, facts.whole, kinds)
+    return send_again(session, study_instance_uid, {kind: recipients_of(decision, kind) for kind in kinds}, now)
+
+
+def forward_again(session: Session, settings: Settings, study_instance_uid: str, now: datetime) -> int:
+    """Make the study's received instances due (again) wherever the rules send them now; return how many deliveries."""
+    endpoints = _endpoints(settings)
+    if not endpoints:
+        return 0
+    study = facts_of_study(session, study_instance_uid)
+    count = 0
+    for series in study.series:
+        decision = _forward(session, settings, endpoints, study, series, now)
+        names = [recipient.destination for recipient in recipients_of(decision, ObjectKind.ORIGINAL)]
+        count += send_instances_again(session, [series.series_id], names, now)
+    return count
 
 
 def journal_decision(
@@ -145,7 +168,7 @@ def _forward(
     study: StudyFacts,
     series: SeriesFacts,
     now: datetime,
-) -> None:
+) -> Decision:
     decision = decide(settings, series.facts, _ORIGINAL)
     outcomes: dict[str, Forwarded] = {}
     for recipient in recipients_of(decision, ObjectKind.ORIGINAL):
@@ -182,3 +205,4 @@ def _forward(
             series_instance_uid=series.series_instance_uid,
             destinations=sorted(outcomes),
         )
+    return decision

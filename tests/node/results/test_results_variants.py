@@ -17,8 +17,8 @@ from node.results.variants import (
     LABELMAP_SEGMENTATION_STORAGE,
     NoVariant,
     binary_segmentation,
+    refer_to_binary_segmentation,
     refers_to,
-    report_on_binary_segmentation,
     variant_uid,
 )
 from node.results.write import to_bytes
@@ -83,12 +83,10 @@ def test_a_variant_is_always_the_same_object_and_never_its_original(lesions: tup
 def test_the_report_refers_to_what_the_destination_has(lesions: tuple[Dataset, Dataset]) -> None:
     labelmap, report = lesions
     assert refers_to(report, labelmap.SOPInstanceUID)
-    changed = written(report_on_binary_segmentation(report, labelmap.SOPInstanceUID))
+    changed = written(refer_to_binary_segmentation(report, labelmap.SOPInstanceUID))
     assert not refers_to(changed, labelmap.SOPInstanceUID)
     references = [
-        item
-        for item in _items(changed)
-        if item.get("ReferencedSOPInstanceUID") == variant_uid(labelmap.SOPInstanceUID)
+        item for item in _items(changed) if item.get("ReferencedSOPInstanceUID") == variant_uid(labelmap.SOPInstanceUID)
     ]
     assert len(references) >= 3, "one per lesion, and the evidence"
     assert {item.ReferencedSOPClassUID for item in references} == {SegmentationStorage}
