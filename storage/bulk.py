@@ -11,5 +11,6 @@ def change(session: Session, statement: UpdateBase) -> int:
 
     Objects that the session already holds keep their old values: read them after, not before.
     """
-    result = session.execute(statement.execution_options(synchronize_session=False))
+    # An INSERT's count is dropped on PostgreSQL unless it is asked for.
+    result = session.execute(statement.execution_options(synchronize_session=False, preserve_rowcount=True))
     return cast(CursorResult[Any], result).rowcount

@@ -11,7 +11,7 @@ from typing import cast
 
 from sqlalchemy import ColumnElement, Table, and_, false, func, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from storage.bulk import change
 from storage.deliveries import Recipient
@@ -57,7 +57,8 @@ class Forwarded:
 
 def series_to_route(session: Session) -> list[tuple[int, int]]:
     """(series, revision) ids: closed series of studies on their way whose instances the rules have not seen yet."""
-    latest = select(func.max(StudyRevision.number)).where(StudyRevision.study_id == Series.study_id).scalar_subquery()
+    any_revision = aliased(StudyRevision)
+    latest = select(func.max(any_revision.number)).where(any_revision.study_id == Series.study_id).scalar_subquery()
     closed = or_(Series.closed_at >= Series.last_received_at, StudyRevision.state == RevisionState.CLOSED)
     rows = session.execute(
         select(Series.id, StudyRevision.id)

@@ -124,7 +124,7 @@ def decide(settings: Settings, facts: Facts, kinds: Collection[ObjectKind]) -> D
     for kind in kinds:
         if kind not in spoken:
             for name in settings.receivers_of(kind):
-                _merge(found, Send(kind, name, facts.priority or Priority.ROUTINE, ()))
+                _merge(found, Send(kind, name, _asked(facts), ()))
     sent = {kind for kind, _ in found}
     nowhere = tuple(kind for kind in kinds if kind not in sent) if not waits_for else ()
     return Decision(tuple(found.values()), tuple(judged_rules), tuple(waits_for), nowhere)
@@ -164,12 +164,16 @@ def _destinations(settings: Settings, rule: Rule) -> Iterator[Destination]:
 
 
 def _sends(settings: Settings, rule: Rule, facts: Facts, kinds: set[ObjectKind]) -> Iterator[Send]:
-    own = None if rule.priority is None else Priority[rule.priority.name]
-    priority = own if own is not None else facts.priority if facts.priority is not None else Priority.ROUTINE
+    priority = _asked(facts) if rule.priority is None else Priority[rule.priority.name]
     for destination in _destinations(settings, rule):
         for kind in destination.receives if rule.objects is None else rule.objects:
             if kind in kinds:
                 yield Send(kind, destination.name, priority, (rule.name,))
+
+
+def _asked(facts: Facts) -> Priority:
+    """The urgency the study itself asks for, else routine. (STAT is 0: not a matter of truth.)"""
+    return Priority.ROUTINE if facts.priority is None else facts.priority
 
 
 def _merge(found: dict[tuple[ObjectKind, str], Send], new: Send) -> None:
