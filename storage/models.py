@@ -129,8 +129,8 @@ class Series(Base):
     last_received_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
     """When it was last taken to be complete; an instance received later re-opens it."""
-    routed_at: Mapped[datetime | None]
-    """When its instances were last handed to the destinations that rules name; not yet, where it is the older time."""
+    routed_until: Mapped[datetime | None]
+    """Its ``last_received_at`` when its instances were last handed on to destinations; older where more has come."""
 
     study: Mapped[Study] = relationship(back_populates="series")
     instances: Mapped[list["Instance"]] = relationship(back_populates="series")

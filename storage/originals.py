@@ -55,23 +55,32 @@ class Forwarded:
     """Instances given up because they keep coming back changed."""
 
 
-def series_to_route(session: Session) -> list[tuple[int, int]]:
-    """(series, revision) ids: closed series of studies on their way whose instances the rules have not seen yet."""
+@dataclass(frozen=True)
+class ClosedSeries:
+    """A closed series, the study revision it is in, and when its last instance came that is known of."""
+
+    series_id: int
+    revision_id: int
+    last_received_at: datetime
+
+
+def series_to_route(session: Session) -> list[ClosedSeries]:
+    """The closed series of studies on their way whose instances the rules have not all seen yet."""
     any_revision = aliased(StudyRevision)
     latest = select(func.max(any_revision.number)).where(any_revision.study_id == Series.study_id).scalar_subquery()
     closed = or_(Series.closed_at >= Series.last_received_at, StudyRevision.state == RevisionState.CLOSED)
     rows = session.execute(
-        select(Series.id, StudyRevision.id)
+        select(Series.id, StudyRevision.id, Series.last_received_at)
         .join(StudyRevision, StudyRevision.study_id == Series.study_id)
         .where(
             StudyRevision.state.in_((RevisionState.RECEIVING, RevisionState.CLOSED)),
             StudyRevision.number == latest,
             closed,
-            or_(Series.routed_at.is_(None), Series.routed_at < Series.last_received_at),
+            or_(Series.routed_until.is_(None), Series.routed_until < Series.last_received_at),
         )
         .order_by(Series.id)
     )
-    return [(series_id, revision_id) for series_id, revision_id in rows]
+    return [ClosedSeries(*row) for row in rows]
 
 
 def revisions_to_route(session: Session) -> list[int]:
@@ -148,9 +157,10 @@ def count_echoes(session: Session, series_id: int, endpoint: Endpoint) -> int:
     return session.scalar(query) or 0
 
 
-def mark_series_routed(session: Session, series_id: int, now: datetime) -> None:
-    """The rules have seen what the series holds now."""
-    session.execute(update(Series).where(Series.id == series_id).values(routed_at=now))
+def mark_series_routed(session: Session, closed: ClosedSeries) -> None:
+    """The rules have seen what the series held when ``closed`` was read; what came since is looked at again."""
+    routed = update(Series).where(Series.id == closed.series_id)
+    session.execute(routed.values(routed_until=closed.last_received_at))
 
 
 def mark_revision_routed(session: Session, revision_id: int, now: datetime) -> bool:

@@ -21,6 +21,7 @@ from storage.deliveries import Recipient, last_results, send_again
 from storage.journal import record
 from storage.models import StudyRevision
 from storage.originals import (
+    ClosedSeries,
     Endpoint,
     Forwarded,
     forward_series,
@@ -113,14 +114,18 @@ def forwards_originals(settings: Settings) -> bool:
 def route_received(database: Database, settings: Settings, now: datetime) -> None:
     """Hand on what has been received and is closed or judged since the last time. Safe in several processes at once."""
     with database.read() as session:
-        closed = series_to_route(session)
+        # What an instance asks for is known once its header has been read, a moment after its reception. Until then
+        # its series waits; the last word comes without it if need be.
+        closed = [series for series in series_to_route(session) if headers_are_read(session, series.series_id)]
         judged = revisions_to_route(session)
     if not closed and not judged:
         return
     endpoints = _endpoints(settings)
-    for series_id, revision_id in closed:
+    for series in closed:
         with database.session() as session:
-            _route_closed(session, settings, endpoints, series_id, revision_id, now)
+            if endpoints:
+                _route_closed(session, settings, endpoints, series, now)
+            mark_series_routed(session, series)
     for revision_id in judged:
         with database.session() as session:
             if mark_revision_routed(session, revision_id, now) and endpoints:
@@ -135,22 +140,11 @@ def _endpoints(settings: Settings) -> dict[str, Endpoint]:
 
 
 def _route_closed(
-    session: Session,
-    settings: Settings,
-    endpoints: Mapping[str, Endpoint],
-    series_id: int,
-    revision_id: int,
-    now: datetime,
+    session: Session, settings: Settings, endpoints: Mapping[str, Endpoint], closed: ClosedSeries, now: datetime
 ) -> None:
-    if not endpoints:
-        mark_series_routed(session, series_id, now)
-        return
-    if not headers_are_read(session, series_id):
-        return  # what it asks for is not known for a moment; the last word comes without it if need be
-    study = study_facts(session, session.get_one(StudyRevision, revision_id))
-    series = next(item for item in study.series if item.series_id == series_id)
+    study = study_facts(session, session.get_one(StudyRevision, closed.revision_id))
+    series = next(item for item in study.series if item.series_id == closed.series_id)
     _forward(session, settings, endpoints, study, series, now)
-    mark_series_routed(session, series_id, now)
 
 
 def _route_judged(

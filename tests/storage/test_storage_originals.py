@@ -214,11 +214,17 @@ def test_what_is_to_be_routed(index: Index) -> None:
     change(Series, closed_at=after(5))
     assert waiting() == (1, 0)
     with index.database.session() as session:
-        ((series_id, _),) = series_to_route(session)
-        mark_series_routed(session, series_id, after(6))
+        (closed,) = series_to_route(session)
+        mark_series_routed(session, closed)
     assert waiting() == (0, 0)
     index.receive(2, after(10))
     assert waiting() == (0, 0), "still being received"
+    change(Series, closed_at=after(15))
+    with index.database.session() as session:
+        (closed,) = series_to_route(session)
+        session.execute(update(Series).values(last_received_at=after(14)))
+        mark_series_routed(session, closed)
+    assert waiting() == (1, 0), "one came while the others were being handed on"
     change(StudyRevision, state=RevisionState.CLOSED)
     assert waiting() == (1, 0), "a closed study has no open series, whatever closed it"
     change(StudyRevision, state=RevisionState.FAILED)

@@ -1,6 +1,7 @@
 """BINARY variants of LABELMAP segmentations: the same voxels at the same places, and reports that refer to them."""
 
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import highdicom as hd
@@ -10,6 +11,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import SegmentationStorage
 
+from node.deliveries import list_deliveries
 from node.results.lesion_report import lesion_report
 from node.results.segmentation import lesion_segmentation
 from node.results.source import SourceStudy
@@ -22,6 +24,16 @@ from node.results.variants import (
     variant_uid,
 )
 from node.results.write import to_bytes
+from node.settings import load_settings
+from node.studies import show_study
+from node.workflow.context import NodeContext
+from node.workflow.deliver import deliver_step
+from storage.deliveries import NewResult, Recipient, save_results
+from storage.ingest import Reception, ingest
+from storage.models import utc_now
+from storage.revisions import find_revision
+from tests.fixtures.dcmtk import storescp
+from tests.fixtures.instances import mr_file
 
 
 def written(dataset: Dataset) -> Dataset:
@@ -114,3 +126,54 @@ def test_dciodvfy_finds_no_error(lesions: tuple[Dataset, Dataset], dciodvfy: Any
     path = tmp_path / "variant.dcm"
     path.write_bytes(to_bytes(binary_segmentation(labelmap)))
     assert dciodvfy(path) == []
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("takes_labelmap", [True, False])
+def test_each_pacs_gets_a_segmentation_and_a_report_that_fit(
+    lesions: tuple[Dataset, Dataset], takes_labelmap: bool, database_url: str, tmp_path: Path
+) -> None:
+    """DCMTK's storescp knows no LABELMAP unless it is told to take everything."""
+    labelmap, report = lesions
+    options = ("--accept-all", "--promiscuous") if takes_labelmap else ("--prefer-uncompr",)
+    with storescp(tmp_path / "pacs", *options) as pacs:
+        place = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": pacs.port}
+        storage = {"data_dir": tmp_path / "data", "database_url": database_url}
+        context = NodeContext(load_settings(storage=storage, destinations=[place]))
+        study_uid = str(labelmap.StudyInstanceUID)
+        image = mr_file(tmp_path, StudyInstanceUID=study_uid)
+        ingest(context.database, context.objects, image, Reception("MR1", "10.0.0.1", utc_now()))
+        results = [
+            _result(context, kind, made) for kind, made in (("segmentation", labelmap), ("lesion-report", report))
+        ]
+        with context.database.session() as session:
+            save_results(session, find_revision(session, study_uid, 1), results, utc_now())
+        deliver_step(context, "pacs", 0)
+        arrived = {str(d.SOPClassUID): d for d in map(pydicom.dcmread, pacs.files())}
+        returned = [
+            ingest(context.database, context.objects, path, Reception("PACS", "127.0.0.1", utc_now())).outcome
+            for path in pacs.files()
+        ]
+    assert returned == ["own-result", "own-result"], "the variants are known as ours: their return opens no revision"
+    document = show_study(context.database, study_uid)
+    assert [row["state"] for row in list_deliveries(context.database)] == ["delivered", "delivered"]
+    segmentation = arrived[LABELMAP_SEGMENTATION_STORAGE if takes_labelmap else SegmentationStorage]
+    lesion = arrived[str(report.SOPClassUID)]
+    assert refers_to(lesion, segmentation.SOPInstanceUID)
+    assert (segmentation.SOPInstanceUID == labelmap.SOPInstanceUID) is takes_labelmap
+    assert (lesion.SOPInstanceUID == report.SOPInstanceUID) is takes_labelmap
+    told = [entry["message"] for entry in document["journal"] if entry["event"] == "delivered"]
+    assert [" as binary-segmentation:" in message for message in told] == 2 * [not takes_labelmap]
+
+
+def _result(context: NodeContext, kind: str, made: Dataset) -> NewResult:
+    stored = context.objects.put(to_bytes(made))
+    return NewResult(
+        kind,
+        str(made.SOPInstanceUID),
+        str(made.SOPClassUID),
+        str(made.SeriesInstanceUID),
+        stored.digest,
+        stored.size_bytes,
+        (Recipient("pacs"),),
+    )
