@@ -356,6 +356,7 @@ class Delivery(Base):
             "destination",
             "priority",
             "id",
+            "next_attempt_at",
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),

@@ -73,7 +73,7 @@ def _add_to_delivery() -> None:
     op.create_index('ix_delivery_destination_state', 'delivery', ['destination', 'state'], unique=False)
     op.create_index('ix_delivery_revision', 'delivery', ['revision_id'], unique=False)
     op.create_index('ix_delivery_due', 'delivery', ['destination', 'next_attempt_at'], unique=False, sqlite_where=sa.text("state = 'pending'"), postgresql_where=sa.text("state = 'pending'"))
-    op.create_index('ix_delivery_pending', 'delivery', ['destination', 'priority', 'id'], unique=False, sqlite_where=sa.text("state = 'pending'"), postgresql_where=sa.text("state = 'pending'"))
+    op.create_index('ix_delivery_pending', 'delivery', ['destination', 'priority', 'id', 'next_attempt_at'], unique=False, sqlite_where=sa.text("state = 'pending'"), postgresql_where=sa.text("state = 'pending'"))
 
 
 def downgrade() -> None:
