@@ -27,7 +27,7 @@ from storage.models import Delivery, DeliveryState, utc_now
 
 log = structlog.get_logger()
 
-RUN_S = 30.0
+RUN_S = 10.0
 """A run begins no batch after this long: the job engine's queue and a draining worker get their turn."""
 BOOKED_TOGETHER = 20
 BOOKED_AFTER_S = 1.0
