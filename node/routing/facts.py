@@ -22,8 +22,6 @@ _PRIORITIES = {
     "MEDIUM": Priority.ROUTINE,
     "LOW": Priority.LOW,
 }
-_NEVER_JUDGED = {VERDICT: ("not-assessed",), "detection_state": ("not-attempted",)}
-"""What holds of a study whose processing failed."""
 
 
 @dataclass(frozen=True)
@@ -97,20 +95,22 @@ def headers_are_read(session: Session, series_id: int) -> bool:
 
 
 def _study_values(revision: StudyRevision) -> dict[str, tuple[str, ...] | None]:
+    """What is known of the study as a whole. Of one that failed, what had been found out before stands."""
+    verdict = revision.verdict
+    ended = revision.state in (RevisionState.FAILED, RevisionState.FINISHED)
     values: dict[str, tuple[str, ...] | None] = {
         "study_description": (revision.study.study_description,),
         VERDICT: None,
         "detection_state": None,
         "candidate_above_operating_point": None,
     }
-    verdict = revision.verdict
-    if verdict is not None and verdict.detection_state:
+    if ended or (verdict is not None and verdict.detection_state):
         above = any(candidate.above_operating_point for candidate in revision.candidates)
-        values[VERDICT] = (verdict.verdict,)
-        values["detection_state"] = (verdict.detection_state,)
+        values[VERDICT] = (verdict.verdict if verdict else "not-assessed",)
+        values["detection_state"] = (
+            verdict.detection_state if verdict and verdict.detection_state else "not-attempted",
+        )
         values["candidate_above_operating_point"] = ("yes" if above else "no",)
-    elif revision.state in (RevisionState.FAILED, RevisionState.FINISHED):
-        values |= _NEVER_JUDGED | {"candidate_above_operating_point": ("no",)}
     return values
 
 
@@ -129,7 +129,8 @@ def _series_values(
         select(Instance.source_ae_title).where(Instance.series_id == series.id).distinct().order_by("source_ae_title")
     )
     other = "other" if series.modality == "MR" else series.modality.lower()
-    roles = (role,) if role is not None else (other,) if judged else None
+    # Before the verdict a role may still change with what else arrives.
+    roles = (other if role is None else role,) if judged else None
     return {
         "source_ae_title": tuple(senders) or ("",),
         "modality": (series.modality,),

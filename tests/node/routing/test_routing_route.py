@@ -138,6 +138,14 @@ def test_a_failed_study_does_not_keep_its_images(index: Index) -> None:
     assert index.route(rules) == [("1.1", "archive")]
 
 
+def test_what_was_found_out_before_a_failure_stands(index: Index) -> None:
+    rules = settings(ALL_TO_ARCHIVE | {"unless": {"verdict": "non-diagnostic"}})
+    index.close_series()
+    index.judge("non-diagnostic", detection="")
+    index.fail()
+    assert index.route(rules) == []
+
+
 def test_rules_look_at_each_series_for_itself(index: Index) -> None:
     index.receive(1, series=2, Modality="SR", SeriesDescription="report")
     index.receive(1, series=3, SeriesDescription="localizer")
