@@ -38,7 +38,7 @@ class Node:
 
     def _context(self, port: int, **delivery: Any) -> NodeContext:
         pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}
-        options = {"timeout_s": 5, "first_retry_s": 60, "jitter": 0} | delivery
+        options = {"timeout_s": 60, "first_retry_s": 60, "jitter": 0} | delivery
         return NodeContext(load_settings(storage=self._storage, destinations=[pacs], delivery=options))
 
     def point_to(self, port: int, **delivery: Any) -> None:
