@@ -50,7 +50,9 @@ class Index:
         ingest(self.database, self._objects, path, Reception(sender, "10.0.0.1", utc_now()))
 
     def close_series(self) -> None:
+        """Close what is there; by then the headers have been read."""
         with self.database.session() as session:
+            session.execute(update(Instance).where(Instance.header.is_(None)).values(header={}))
             session.execute(update(Series).values(closed_at=utc_now() + timedelta(seconds=1)))
 
     def judge(self, verdict: str = "limited", detection: str = "succeeded", number: int = 1) -> None:
@@ -164,10 +166,10 @@ def test_without_rules_destinations_that_receive_originals_get_them(index: Index
 
 
 def test_the_study_s_urgency_is_that_of_its_deliveries(index: Index) -> None:
-    with index.database.session() as session:
-        for series in session.scalars(select(Instance)):
-            series.header = {**series.header, "00400275": {"vr": "SQ", "Value": [{"00401003": {"Value": ["STAT"]}}]}}
     index.close_series()
+    request = {"00401003": {"vr": "SH", "Value": ["STAT"]}}
+    with index.database.session() as session:
+        session.execute(update(Instance).values(header={"00400275": {"vr": "SQ", "Value": [request]}}))
     index.route(settings(ALL_TO_ARCHIVE))
     with index.database.read() as session:
         assert session.scalars(select(Delivery.priority)).all() == [Priority.STAT]
