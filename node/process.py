@@ -13,8 +13,9 @@ import threading
 import structlog
 
 from node import audit, telemetry
+from node.live_settings import LiveSettings, settings_at_start
 from node.log import configure_logging
-from node.settings import Settings, load_settings
+from node.settings import Settings
 from node.signals import stop_on
 
 log = structlog.get_logger()
@@ -32,7 +33,7 @@ def main() -> None:
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True, name="supervisor-watch").start()
     code = 0
     try:
-        settings = load_settings()
+        settings = settings_at_start()
         telemetry.start(
             settings.data_dir,
             arguments.slot,
@@ -94,7 +95,7 @@ def _run_indexer(settings: Settings, _slot: str, stop: threading.Event) -> None:
 def _run_worker(settings: Settings, slot: str, stop: threading.Event) -> None:
     from node.workflow.worker import Worker
 
-    Worker(settings, slot).run(stop)
+    Worker(LiveSettings.of_process(settings), slot).run(stop)
 
 
 def _run_web(settings: Settings, _slot: str, stop: threading.Event) -> None:

@@ -9,10 +9,11 @@ import os
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -67,7 +68,7 @@ class SyslogTransport(StrEnum):
 
 
 class ObjectKind(StrEnum):
-    """Kinds of objects a destination can receive. This version makes the first three."""
+    """Kinds of objects a destination can receive: results (this version makes the first three), and what came in."""
 
     QUALITY_REPORT = "quality-report"
     LESION_REPORT = "lesion-report"
@@ -215,7 +216,23 @@ class DeliverySettings(_Section):
 
     first_retry_s: float = Field(5, gt=0, description="a PACS that restarts is back within seconds")
     backoff_rate: float = Field(2, ge=1, le=100, description="each wait is this much longer than the one before")
-    max_attempts: int = Field(30, ge=1, le=100, description="about twenty hours in all; then `studies replay`")
+    max_attempts: int = Field(30, ge=1, le=100, description="about twenty hours in all; then `deliveries retry`")
+    jitter: float = Field(
+        0.2, ge=0, le=1, description="spread of each wait, so that many nodes do not fall upon a PACS that is back"
+    )
+    timeout_s: float = Field(60, gt=0, description="for each answer: a PACS that stores a large object answers late")
+    batch_objects: int = Field(
+        100, ge=1, le=2000, description="sent over one association; what is more urgent waits for one batch at most"
+    )
+    maximum_rounds: int = Field(
+        5, ge=1, le=1000, description="an instance that returns changed this often is in a loop between routers"
+    )
+    maximum_decompressed_bytes: int = Field(
+        2_000_000_000, gt=0, description="a larger image is not decompressed for a PACS that takes no compression"
+    )
+    decompression_timeout_s: float = Field(
+        120, gt=0, description="a decoder that takes longer for one object hangs; it is ended and the object refused"
+    )
 
 
 class DecodingSettings(_Section):
@@ -299,7 +316,10 @@ class Destination(_Section):
     ae_title: AETitle
     host: str
     port: Port
-    receives: tuple[ObjectKind, ...] = Field(tuple(ObjectKind), description="which objects: all kinds by default")
+    receives: tuple[ObjectKind, ...] = Field(
+        tuple(kind for kind in ObjectKind if kind is not ObjectKind.ORIGINAL),
+        description="which objects: every kind of result by default; original images only where you ask for them",
+    )
     tls: bool = Field(False, description="connect by TLS, with the certificate of [tls], and verify the destination's")
     tls_server_name: str = Field("", description="the name its certificate bears; empty: its host")
     _credentials: TlsSettings | None = PrivateAttr(None)
@@ -321,6 +341,71 @@ class Destination(_Section):
         return f"{self.name} ({self.ae_title} at {self.host}:{self.port})"
 
 
+# Routing rules ---------------------------------------------------------------------------------------------------
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Pattern = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64)]
+Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=64)]
+"""Any of these; ``*`` stands for any text, ``?`` for one character; upper and lower case are the same."""
+_Window = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")]
+
+
+class Urgency(StrEnum):
+    """Priorities as rules name them."""
+
+    STAT = "stat"
+    HIGH = "high"
+    ROUTINE = "routine"
+    LOW = "low"
+
+
+class Conditions(_Section):
+    """What a rule asks of a study or series. Each condition is a list: one of its values is enough."""
+
+    source_ae_title: Patterns | None = Field(None, description="AE title of the sender")
+    modality: Patterns | None = Field(None, description="Modality (0008,0060)")
+    body_part: Patterns | None = Field(None, description="Body Part Examined (0018,0015)")
+    station_name: Patterns | None = Field(None, description="Station Name (0008,1010)")
+    manufacturer: Patterns | None = Field(None, description="Manufacturer (0008,0070)")
+    study_description: Patterns | None = Field(None, description="Study Description (0008,1030)")
+    series_description: Patterns | None = Field(None, description="Series Description (0008,103E)")
+    role: Patterns | None = Field(None, description="role of the series: t2w-axial, dwi, adc, ...")
+    verdict: Annotated[
+        tuple[Literal["diagnostic", "limited", "non-diagnostic", "not-assessed"], ...] | None,
+        BeforeValidator(_as_list),
+    ] = Field(None, description="quality verdict on the study")
+    detection_state: Annotated[
+        tuple[Literal["succeeded", "failed", "not-attempted"], ...] | None, BeforeValidator(_as_list)
+    ] = Field(None, description="whether lesion detection ran")
+    candidate_above_operating_point: bool | None = Field(None, description="whether a lesion candidate is reported")
+    requested_priority: Annotated[tuple[Urgency, ...] | None, BeforeValidator(_as_list)] = Field(
+        None, description="Requested Procedure Priority (0040,1003) or Reporting Priority (0040,1009)"
+    )
+    time_of_day: Annotated[tuple[_Window, ...] | None, BeforeValidator(_as_list)] = Field(
+        None, description="local time at which the study or series was complete, such as 18:00-07:00"
+    )
+    weekday: Annotated[
+        tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] | None, BeforeValidator(_as_list)
+    ] = Field(None, description="local day on which the study or series was complete")
+
+
+class Rule(_Section):
+    """Where objects go. It holds where all conditions of ``when`` are met and none of ``unless``."""
+
+    name: Name
+    when: Conditions = Field(Conditions(), description="no condition: always")
+    unless: Conditions = Field(Conditions(), description="each of these alone keeps the rule from holding")
+    destinations: tuple[Name, ...] = Field(description="names of [[destinations]]; none: sent nowhere, on purpose")
+    objects: tuple[ObjectKind, ...] | None = Field(None, description="which kinds; left out: what each receives")
+    priority: Urgency | None = Field(None, description="left out: what the study itself asks for, else routine")
+    hold_until_verdict: bool = Field(False, description="original images wait for the verdict on their study")
+    last: bool = Field(False, description="where it holds, the rules after it are not looked at")
+
+
 class Settings(BaseSettings):
     """The node's configuration."""
 
@@ -338,6 +423,7 @@ class Settings(BaseSettings):
     monitoring: MonitoringSettings = MonitoringSettings()
     peers: tuple[Peer, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
     @model_validator(mode="after")
     def _hand_credentials_to_destinations(self) -> Self:
@@ -408,7 +494,7 @@ def load_settings(config_file: Path | None = None, **overrides: Any) -> Settings
         raise ConfigurationError(_explain(error, path)) from error
     except ValueError as error:  # the TOML itself
         raise ConfigurationError(f"{path}: {error}") from error
-    _refuse_unsafe(settings)
+    refuse_unsafe(settings)
     return settings
 
 
@@ -438,8 +524,12 @@ def _refuse_half_tls(settings: Settings) -> None:
         raise ConfigurationError("audit.syslog_ca: TLS to the syslog receiver needs the authority it is verified by")
 
 
-def _refuse_unsafe(settings: Settings) -> None:
-    """Refuse what is well-formed and still a mistake: a node that others can reach must say who they are."""
+def refuse_unsafe(settings: Settings) -> None:
+    """Refuse what is well-formed and still a mistake: a node that others can reach must say who they are.
+
+    Raises:
+        ConfigurationError: the message names the keys.
+    """
     if settings.completion.study_quiet_s < settings.completion.series_quiet_s:
         raise ConfigurationError(
             "completion.study_quiet_s is shorter than series_quiet_s: a study would close before its series"
@@ -456,6 +546,21 @@ def _refuse_unsafe(settings: Settings) -> None:
     for kind, names in (
         ("peers", [p.name for p in settings.peers]),
         ("destinations", [d.name for d in settings.destinations]),
+        ("rules", [r.name for r in settings.rules]),
     ):
         if len(set(names)) != len(names):
             raise ConfigurationError(f"[[{kind}]]: two entries share a name")
+    _refuse_unsafe_routes(settings)
+
+
+def _refuse_unsafe_routes(settings: Settings) -> None:
+    names = {destination.name for destination in settings.destinations}
+    for rule in settings.rules:
+        if unknown := sorted(set(rule.destinations) - names):
+            raise ConfigurationError(f"[[rules]] {rule.name}: no [[destinations]] entry is named {', '.join(unknown)}")
+    own_hosts = {"127.0.0.1", "::1", "localhost", settings.dicom.host}
+    for destination in settings.destinations:
+        if destination.port == settings.dicom.port and destination.host in own_hosts:
+            raise ConfigurationError(
+                f"[[destinations]] {destination.name}: {destination.host}:{destination.port} is this node itself"
+            )

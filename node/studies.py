@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from node.deliveries import originals_of
 from node.history import study_history
 from storage.database import Database
 from storage.models import (
@@ -56,6 +57,7 @@ def show_study(database: Database, study_instance_uid: str) -> dict[str, Any]:
             "assessment": revision.verdict.document if revision and revision.verdict else None,
             "detection": _detection(revision),
             "objects": _objects(revision),
+            "originals": originals_of(session, study_instance_uid),
             "journal": _journal(session, study_instance_uid),
             "history": [line.document() for line in study_history(session, study)],
         }
@@ -140,7 +142,15 @@ def _objects(revision: StudyRevision | None) -> list[dict[str, Any]]:
             "sop_instance_uid": result.sop_instance_uid,
             "object_digest": result.object_digest,
             "deliveries": [
-                {"destination": d.destination, "state": d.state, "attempts": d.attempts, "status": d.status}
+                {
+                    "destination": d.destination,
+                    "state": d.state,
+                    "attempts": d.attempts,
+                    "status": d.status,
+                    "sent_as": d.sent_as,
+                    "rules": d.rules,
+                    "delivered_at": d.delivered_at.isoformat() if d.delivered_at else None,
+                }
                 for d in result.deliveries
             ],
         }

@@ -8,7 +8,20 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    MetaData,
+    SmallInteger,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -54,6 +67,7 @@ class Base(DeclarativeBase):
             "uq": "uq_%(table_name)s_%(column_0_name)s",
             "fk": "fk_%(table_name)s_%(column_0_name)s",
             "pk": "pk_%(table_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json, list[str]: Json, list[float]: Json}  # noqa: RUF012
@@ -115,6 +129,8 @@ class Series(Base):
     last_received_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
     """When it was last taken to be complete; an instance received later re-opens it."""
+    routed_until: Mapped[datetime | None]
+    """Its ``last_received_at`` when its instances were last handed on to destinations; older where more has come."""
 
     study: Mapped[Study] = relationship(back_populates="series")
     instances: Mapped[list["Instance"]] = relationship(back_populates="series")
@@ -196,6 +212,12 @@ class StudyRevision(Base):
         UniqueConstraint("study_id", "number"),
         Index("ix_study_revision_state", "state"),
         Index(
+            "ix_study_revision_not_routed",
+            "state",
+            sqlite_where=text("routed_at IS NULL"),
+            postgresql_where=text("routed_at IS NULL"),
+        ),
+        Index(
             "uq_study_revision_receiving",
             "study_id",
             unique=True,
@@ -212,6 +234,8 @@ class StudyRevision(Base):
     closed_at: Mapped[datetime | None]
     closed_reason: Mapped[str] = mapped_column(Text, default="")
     finished_at: Mapped[datetime | None]
+    routed_at: Mapped[datetime | None]
+    """When the rules had their last word on its received instances, verdict included."""
     failure: Mapped[str] = mapped_column(Text, default="")
     pipeline_version: Mapped[str] = mapped_column(Text, default="")
 
@@ -223,7 +247,12 @@ class StudyRevision(Base):
     candidates: Mapped[list["DetectionCandidate"]] = relationship(
         back_populates="revision", order_by="DetectionCandidate.id"
     )
-    results: Mapped[list["ResultObject"]] = relationship(back_populates="revision", order_by="ResultObject.id")
+    results: Mapped[list["ResultObject"]] = relationship(
+        back_populates="revision",
+        order_by="ResultObject.id",
+        primaryjoin="and_(StudyRevision.id == ResultObject.revision_id, ResultObject.variant_of == '')",
+    )
+    """The result objects, without their variants."""
 
 
 class SeriesAssessmentRow(Base):
@@ -300,6 +329,8 @@ class ResultObject(Base):
     object_digest: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
+    variant_of: Mapped[str] = mapped_column(String(64), default="")
+    """SOP Instance UID of the result it stands for where that one's SOP class is refused; empty for a result itself."""
 
     revision: Mapped[StudyRevision] = relationship(back_populates="results")
     deliveries: Mapped[list["Delivery"]] = relationship(back_populates="result")
@@ -314,25 +345,83 @@ class DeliveryState(StrEnum):
 
 
 class Delivery(Base):
-    """One result object on its way to one destination."""
+    """One object on its way to one destination: a result object, or an instance as it was received."""
 
     __tablename__ = "delivery"
-    __table_args__ = (UniqueConstraint("result_id", "destination"), Index("ix_delivery_state", "state"))
+    __table_args__ = (
+        UniqueConstraint("result_id", "destination"),
+        UniqueConstraint("instance_id", "destination"),
+        CheckConstraint("(result_id IS NULL) <> (instance_id IS NULL)", name="one_object"),
+        Index("ix_delivery_destination_state", "destination", "state"),
+        Index("ix_delivery_revision", "revision_id"),
+        Index(
+            "ix_delivery_due",
+            "destination",
+            "next_attempt_at",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
+            "ix_delivery_pending",
+            "destination",
+            "priority",
+            "id",
+            "next_attempt_at",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    result_id: Mapped[int] = mapped_column(ForeignKey("result_object.id"))
+    revision_id: Mapped[int] = mapped_column(ForeignKey("study_revision.id"))
+    """The study revision it was decided in."""
+    result_id: Mapped[int | None] = mapped_column(ForeignKey("result_object.id"))
+    instance_id: Mapped[int | None] = mapped_column(ForeignKey("instance.id"))
+    object_digest: Mapped[str] = mapped_column(String(64))
+    """The bytes to be sent. Where an instance was replaced since, they are the newer ones."""
     destination: Mapped[str] = mapped_column(Text)
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    """0 (STAT) goes before 1 (high), 2 (routine) and 3 (low)."""
+    rules: Mapped[str] = mapped_column(Text, default="")
+    """Names of the rules that sent it here; empty where the destination's own ``receives`` did."""
     state: Mapped[str] = mapped_column(String(16), default=DeliveryState.PENDING)
     round: Mapped[int] = mapped_column(default=1)
-    """Rises with every replay: each round has its own attempts."""
+    """Rises with every replay and every newer version of an instance: each round has its own attempts."""
     attempts: Mapped[int] = mapped_column(default=0)
     status: Mapped[str] = mapped_column(Text, default="")
     """The last C-STORE status or error."""
+    sent_as: Mapped[str] = mapped_column(Text, default="")
+    """How it was changed for this destination, such as ``decompressed``; empty where it was sent as it is."""
     created_at: Mapped[datetime]
-    next_attempt_at: Mapped[datetime] = mapped_column(index=True)
+    next_attempt_at: Mapped[datetime]
+    first_attempt_at: Mapped[datetime | None]
+    last_attempt_at: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
 
-    result: Mapped[ResultObject] = relationship(back_populates="deliveries")
+    revision: Mapped[StudyRevision] = relationship()
+    result: Mapped[ResultObject | None] = relationship(back_populates="deliveries")
+    instance: Mapped[Instance | None] = relationship()
+
+
+class DestinationState(Base):
+    """What the node remembers of a destination between attempts: whether it is paused, and its last outcomes.
+
+    Every destination that has a delivery has a row.
+    """
+
+    __tablename__ = "destination_state"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    turn: Mapped[int] = mapped_column(default=0)
+    """Number of the next delivery run at this destination; each number is run to its end once."""
+    paused_at: Mapped[datetime | None]
+    paused_reason: Mapped[str] = mapped_column(Text, default="")
+    sending_since: Mapped[datetime | None]
+    """A run is sending; NULL once a paused destination has drained."""
+    last_success_at: Mapped[datetime | None]
+    last_failure_at: Mapped[datetime | None]
+    last_failure: Mapped[str] = mapped_column(Text, default="")
 
 
 class Peer(Base):

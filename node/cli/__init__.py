@@ -4,7 +4,14 @@ import logging
 
 import typer
 
-from node.cli import node_commands, offline_commands, operate_commands, peer_commands, research_commands
+from node.cli import (
+    delivery_commands,
+    node_commands,
+    offline_commands,
+    operate_commands,
+    peer_commands,
+    research_commands,
+)
 from node.log import configure_logging
 
 app = typer.Typer(
@@ -27,6 +34,7 @@ node_commands.register(app)
 offline_commands.register(app)
 operate_commands.register(app)
 peer_commands.register(app)
+delivery_commands.register(app)
 research_commands.register(app)
 
 

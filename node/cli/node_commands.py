@@ -55,6 +55,8 @@ def config_show(config: ConfigOption = None, data_dir: DataDirOption = None, jso
     """Print every option, its effective value and the reason of its default."""
     from pydantic import BaseModel
 
+    from node.settings import Rule
+
     settings = settings_of(config, data_dir)
     document = settings.model_dump(mode="json")
     document["storage"]["database_url"] = _without_password(settings.storage.database_url)
@@ -71,7 +73,12 @@ def config_show(config: ConfigOption = None, data_dir: DataDirOption = None, jso
                 rows.append((f"{section_name}.{key}", document[section_name][key], info.description or ""))
         else:
             for entry in section:
-                rows.append((f"[[{section_name}]] {entry.name}", f"{entry.ae_title}@{entry.host}:{entry.port}", ""))
+                told = (
+                    ", ".join(entry.destinations)
+                    if isinstance(entry, Rule)
+                    else f"{entry.ae_title}@{entry.host}:{entry.port}"
+                )
+                rows.append((f"[[{section_name}]] {entry.name}", told, ""))
     print_table("Configuration", ("option", "value", "why"), rows)
 
 

@@ -2,14 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from node.cli.options import ConfigOption, DataDirOption, JsonOption, settings_of
+from node.cli.options import ConfigOption, DataDirOption, JsonOption, open_index, settings_of
 from node.cli.output import clear_screen, print_json, print_table, print_text, refuse
 
 if TYPE_CHECKING:
@@ -32,24 +30,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(token, name="token")
 
 
-@contextmanager
-def _index(config: Path | None, data_dir: Path | None) -> Iterator["Database"]:
-    """The node's index, or a refusal where there is none."""
-    from storage.database import Database
-    from storage.errors import StorageError
-
-    settings = settings_of(config, data_dir)
-    if settings.database_url.startswith("sqlite") and not (settings.data_dir / "index.db").exists():
-        refuse(f"no index at {settings.data_dir}; has `pacsgate up` run with this data directory?")
-    database = Database(settings.database_url)
-    try:
-        yield database
-    except StorageError as error:
-        refuse(str(error))
-    finally:
-        database.dispose()
-
-
 def studies_list(
     limit: Annotated[int, typer.Option(min=1, help="how many, newest first")] = 50,
     config: ConfigOption = None,
@@ -59,7 +39,7 @@ def studies_list(
     """The studies received last, with state and verdict."""
     from node.studies import list_studies
 
-    with _index(config, data_dir) as database:
+    with open_index(config, data_dir) as database:
         studies = list_studies(database, limit)
     if json:
         print_json(studies)
@@ -80,7 +60,7 @@ def studies_show(
     """One study in full: series, verdicts, candidates, result objects, deliveries and its history."""
     from node.studies import show_study
 
-    with _index(config, data_dir) as database:
+    with open_index(config, data_dir) as database:
         if follow:
             return _repeat(_HistoryFollower(database, study).print_new)
         document = show_study(database, study)
@@ -168,6 +148,8 @@ def _print_results(document: dict[str, Any]) -> None:
         for item in document["objects"]
     ]
     print_table("Results", ("kind", "SOP Instance UID", "deliveries"), rows)
+    for item in document["originals"]:
+        print_text(f"{item['count']} original images to {item['destination']}: {item['state']} {item['status']}")
 
 
 def studies_replay(
@@ -175,28 +157,31 @@ def studies_replay(
     reprocess: Annotated[
         bool, typer.Option("--reprocess", help="judge the study anew as its next revision instead of sending again")
     ] = False,
+    originals: Annotated[
+        bool, typer.Option("--originals", help="the received images too, to wherever the rules send them now")
+    ] = False,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
-    """Send the study's results again to every destination configured now (same objects, same UIDs).
+    """Send the study's results again to every destination that gets them now (same objects, same UIDs).
 
     A running node does the work.
     """
-    from node.settings import ObjectKind
+    from node.routing.route import forward_again, results_again
     from node.workflow.version import PIPELINE_VERSION
-    from storage.deliveries import send_again
     from storage.journal import record
     from storage.models import utc_now
     from storage.revisions import open_again
 
     settings = settings_of(config, data_dir)
-    destinations_of = {kind.value: settings.receivers_of(kind) for kind in ObjectKind}
-    with _index(config, data_dir) as database, database.session() as session:
+    with open_index(config, data_dir) as database, database.session() as session:
         if reprocess:
             revision = open_again(session, study, utc_now(), PIPELINE_VERSION)
             message = f"revision {revision.number} will be processed"
         else:
-            count = send_again(session, study, destinations_of, utc_now())
+            count = results_again(session, settings, study, utc_now())
+            if originals:
+                count += forward_again(session, settings, study, utc_now())
             if count == 0:
                 refuse(f"study {study} has no result that a configured destination receives; try --reprocess")
             message = f"{count} deliveries are due again"
@@ -211,14 +196,19 @@ def status(
     json: JsonOption = False,
 ) -> None:
     """Whether the node keeps up: its components, studies by state, open associations, deliveries by destination."""
+    from node.deliveries import destinations_of, last_configuration_change
     from node.health import HealthProbe
     from node.studies import node_status
 
-    with _index(config, data_dir) as database:
-        probe = HealthProbe(settings_of(config, data_dir), database)
+    settings = settings_of(config, data_dir)
+    with open_index(config, data_dir) as database:
+        probe = HealthProbe(settings, database)
 
         def show() -> None:
             document = {**node_status(database), "health": probe.look().full()}
+            with database.read() as session:
+                document["destinations"] = destinations_of(session, settings)
+                document["configuration"] = last_configuration_change(session)
             if json:
                 return print_json(document)
             if watch:
@@ -239,6 +229,14 @@ def _print_status(document: dict[str, Any]) -> None:
     counts = [(key, document[key]) for key in ("studies", "instances", "open_associations")]
     counts += [(f"revisions {state}", count) for state, count in document["revisions"].items()]
     counts += [(f"deliveries to {d['destination']} {d['state']}", d["count"]) for d in document["deliveries"]]
+    counts += [
+        (f"{d['name']} is paused since {d['paused_at'][:19]}", d["paused_reason"])
+        for d in document["destinations"]
+        if d["paused_at"]
+    ]
+    if document["configuration"]:
+        change = document["configuration"]
+        counts.append((f"{change['event']} {change['at'][:19]}", change["message"]))
     print_table("Status", ("what", "count"), counts)
 
 
@@ -253,5 +251,5 @@ def token_create(
 
     if role not in ROLES:
         refuse(f"unknown role {role!r}; choose one of {', '.join(ROLES)}")
-    with _index(config, data_dir) as database:
+    with open_index(config, data_dir) as database:
         print_text(create_token(database, name, role))

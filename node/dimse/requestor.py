@@ -26,6 +26,10 @@ class DestinationUnavailable(Exception):
     """The destination did not let us in; the message says how it failed and what to check."""
 
 
+class NothingAccepted(DestinationUnavailable):
+    """The destination let us in and accepted none of the presentation contexts."""
+
+
 class _ParkingCheckpoint(threading.Event):
     """Keeps pynetdicom's reactor thread parked while a service user has the association.
 
@@ -59,6 +63,8 @@ def association_with(
     ------
     DestinationUnavailable
         It cannot be reached, or rejected the association.
+    NothingAccepted
+        It accepts none of ``contexts``.
     """
     association = _associate(destination, contexts, calling_ae_title, timeout_s)
     checkpoint = _ParkingCheckpoint()
@@ -108,6 +114,9 @@ def _associate(
             f"{destination.label} rejected the association ({answer.result_str}): {answer.reason_str}; "
             f"we call as {calling_ae_title!r}"
         )
+    if association.rejected_contexts:
+        services = sorted({str(context.abstract_syntax.name) for context in contexts})
+        raise NothingAccepted(f"{destination.label} does not offer the {', '.join(services)} service")
     # With TLS 1.3 a server judges our certificate only after the handshake has ended for us.
     hint = "; it may not accept our certificate" if context else ""
     raise DestinationUnavailable(

@@ -7,20 +7,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import structlog
 from pydicom import Dataset
+from sqlalchemy.exc import SQLAlchemyError
 
 from ai.volumes.assemble import assemble
 from ai.volumes.decoding import DecoderLimits, FrameDecoder
 from ai.volumes.load import DicomFileSource
 from ai.volumes.types import Assembly, PixelSource
+from node.live_settings import ConfigurationChange, LiveSettings
 from node.results.identity import ResultIdentity
+from node.routing.rules import rules_version
 from node.settings import Settings
 from node.workflow.version import PIPELINE_VERSION
 from storage.database import Database
 from storage.describe import describe_study
 from storage.header import dataset_from_json
+from storage.journal import record
 from storage.objects import ObjectStore
 from storage.revisions import find_revision, stored_instances
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -86,13 +93,37 @@ class NodeContext:
 
     STUDIES_KEPT = 2
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings | LiveSettings) -> None:
+        self._live = settings if isinstance(settings, LiveSettings) else LiveSettings(settings)
+        settings = self._live.current
         self.database = Database(settings.database_url)
         self.objects = ObjectStore(settings.data_dir / "objects")
         self.decoder = FrameDecoder(DecoderLimits(settings.decoding.memory_bytes, settings.decoding.deadline_s))
         self._studies: OrderedDict[tuple[str, int], LoadedStudy] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now: take them once for a decision that must not change half way."""
+        return self._live.current
+
+    def journal_configuration_changes(self) -> None:
+        """From now on, write into the journal when the configuration file changes, and when a change is refused."""
+        self._live.on_change = self._journal_change
+
+    def _journal_change(self, change: ConfigurationChange) -> None:
+        try:
+            with self.database.session() as session:
+                record(
+                    session,
+                    "configuration-refused" if change.refused else "configuration-reloaded",
+                    change.message,
+                    file_sha256=change.file_sha256,
+                    rules_version=rules_version(self._live.last_good),
+                    needs_restart=list(change.needs_restart),
+                )
+        except SQLAlchemyError as error:  # whoever asked for the settings has nothing to do with it
+            log.error("configuration.not-journaled", reason=type(error).__name__)
 
     def study(self, study_instance_uid: str, revision: int) -> LoadedStudy:
         """The study as that revision contains it. Raises UnknownStudy."""

@@ -1,6 +1,6 @@
 """What a delivery attempt leaves in the audit trail (PS3.15 A.5.3.3, A.5.3.7): that it begins, and what went over."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 import structlog
@@ -10,10 +10,19 @@ from node import audit
 from node.audit import Action, RemoteNode, Transfer
 from node.settings import Destination
 from storage.database import Database
+from storage.deliveries import DueObject
 from storage.errors import StorageError
 from storage.patients import patient_ids_of
 
 log = structlog.get_logger()
+
+
+def audits_of(database: Database, destination: Destination, due: Iterable[DueObject]) -> list["DeliveryAudit"]:
+    """An audit of the attempt for each study that has objects in it."""
+    by_study: dict[str, dict[str, str]] = defaultdict(dict)
+    for item in due:
+        by_study[item.study_instance_uid][item.sop_instance_uid] = item.sop_class_uid
+    return [DeliveryAudit(database, destination, study, classes) for study, classes in by_study.items()]
 
 
 class DeliveryAudit:

@@ -11,11 +11,12 @@ from node.results.quality_report import quality_report
 from node.results.segmentation import lesion_segmentation
 from node.results.source import SourceStudy, is_image
 from node.results.write import to_bytes
+from node.routing.route import journal_decision, route_results
 from node.settings import ObjectKind
 from node.workflow.context import LoadedStudy, NodeContext
 from node.workflow.detect import stored_detection
 from node.workflow.gate import stored_assessment
-from storage.deliveries import NewResult, save_results
+from storage.deliveries import NewResult, Recipient, save_results
 from storage.journal import record
 from storage.models import utc_now
 from storage.revisions import find_revision, finish
@@ -58,7 +59,11 @@ def report_step(context: NodeContext, study_instance_uid: str, number: int) -> N
         assessment = stored_assessment(revision)
         detection = stored_detection(context, study, revision)
     authored = author_objects(study, assessment, detection)
-    results = [_store(context, item) for item in authored]
+    settings = context.settings
+    with context.database.read() as session:
+        revision = find_revision(session, study_instance_uid, number)
+        recipients, decision = route_results(session, settings, revision, [item.kind for item in authored])
+    results = [_store(context, item, recipients[item.kind]) for item in authored]
     with context.database.session() as session:
         revision = find_revision(session, study_instance_uid, number)
         save_results(session, revision, results, utc_now())
@@ -71,9 +76,10 @@ def report_step(context: NodeContext, study_instance_uid: str, number: int) -> N
             revision=number,
             objects={result.kind: result.sop_instance_uid for result in results},
         )
+        journal_decision(session, settings, study_instance_uid, number, decision)
 
 
-def _store(context: NodeContext, item: AuthoredObject) -> NewResult:
+def _store(context: NodeContext, item: AuthoredObject, recipients: tuple[Recipient, ...]) -> NewResult:
     stored = context.objects.put(to_bytes(item.dataset))
     return NewResult(
         kind=item.kind,
@@ -82,5 +88,5 @@ def _store(context: NodeContext, item: AuthoredObject) -> NewResult:
         series_instance_uid=item.dataset.SeriesInstanceUID,
         object_digest=stored.digest,
         size_bytes=stored.size_bytes,
-        destinations=context.settings.receivers_of(item.kind),
+        recipients=recipients,
     )

@@ -21,6 +21,8 @@ def count_attempt(session: Session, delivery: Delivery) -> None:
         return
     now = utc_now()
     telemetry.object_delivered(delivery.destination, (now - delivery.created_at).total_seconds())
+    if delivery.result is None:  # an instance as it was received: nobody waits for it with a stopwatch
+        return
     revision = delivery.result.revision
     session.flush()
     if is_delivered(session, revision):

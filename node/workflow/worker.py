@@ -6,19 +6,20 @@ from typing import Any
 
 import structlog
 
+from node.live_settings import LiveSettings
+from node.routing.route import route_received
 from node.settings import Settings
 from node.signs_of_life import SignOfLife
 from node.workflow.assemble import assemble_step
 from node.workflow.assess import assess_step
 from node.workflow.context import NodeContext
-from node.workflow.deliver import deliver_step, delivery_failed
+from node.workflow.deliver import deliver_step, delivery_failed, runs_due
 from node.workflow.detect import detect_step
 from node.workflow.engine import JobEngine
 from node.workflow.gate import gate_step
 from node.workflow.report import report_step
 from node.workflow.version import PIPELINE_VERSION
 from storage.completion import QuietTimes, close_quiet_series, close_quiet_studies
-from storage.deliveries import due_deliveries
 from storage.journal import record
 from storage.models import utc_now
 from storage.revisions import closed_revisions, fail, find_revision
@@ -42,15 +43,12 @@ PARKED = "its processing kept stopping the worker; it is set aside until someone
 class Worker:
     """Turns rows into work: the index says what is to do, the job engine does each thing to its end."""
 
-    def __init__(self, settings: Settings, slot: str = "worker-0") -> None:
+    def __init__(self, settings: Settings | LiveSettings, slot: str = "worker-0") -> None:
         self.context = NodeContext(settings)
-        completion = settings.completion
-        self._quiet = QuietTimes(
-            completion.series_quiet_s, completion.study_quiet_s, completion.open_association_quiet_s
-        )
+        self.context.journal_configuration_changes()
         self._submitted: set[str] = set()
-        self._sign = SignOfLife(settings.data_dir, slot)
-        self._engine = JobEngine(settings.engine_url, slot, PIPELINE_VERSION)
+        self._sign = SignOfLife(self.context.settings.data_dir, slot)
+        self._engine = JobEngine(self.context.settings.engine_url, slot, PIPELINE_VERSION)
         self._engine.define(
             STUDY, [(name, partial(step, self.context)) for name, step in STUDY_STEPS], self._study_failed
         )
@@ -80,30 +78,30 @@ class Worker:
         and what they had not finished starts anew under the new one.
         """
         now = utc_now()
+        settings = self.context.settings
+        completion = settings.completion
+        quiet = QuietTimes(completion.series_quiet_s, completion.study_quiet_s, completion.open_association_quiet_s)
         with self.context.database.session() as session:
-            close_quiet_series(session, self._quiet, now)
-            for closed in close_quiet_studies(session, self._quiet, now):
+            close_quiet_series(session, quiet, now)
+            for closed in close_quiet_studies(session, quiet, now):
                 log.info("study.closed", study_instance_uid=closed.study_instance_uid, reason=closed.reason)
+        route_received(self.context.database, settings, now)
         with self.context.database.read() as session:
             studies = {
                 f"{PIPELINE_VERSION}/study/{uid}/{number}": (uid, number) for uid, number in closed_revisions(session)
             }
-            deliveries = {
-                f"{PIPELINE_VERSION}/delivery/{d.study_instance_uid}/{d.revision}/{d.destination}/{d.attempt}": d
-                for d in due_deliveries(session, now)
-            }
+            deliveries = runs_due(session)
         self._submitted &= studies.keys() | deliveries.keys()
         for workflow_id, key in studies.items():
             self._submit(STUDY, key, workflow_id)
-        for workflow_id, due in deliveries.items():
-            key_of_due = (due.study_instance_uid, due.revision, due.destination)
-            self._submit(DELIVERY, key_of_due, workflow_id, partition=due.destination)
+        for workflow_id, run in deliveries.items():
+            self._submit(DELIVERY, (run.destination, run.turn), workflow_id, partition=run.destination)
         for workflow_id in self._engine.dead([*studies, *deliveries]):
             if workflow_id in studies:
                 self._study_failed(*studies[workflow_id], PARKED)
             else:
-                due = deliveries[workflow_id]
-                delivery_failed(self.context, due.study_instance_uid, due.revision, due.destination, PARKED)
+                run = deliveries[workflow_id]
+                delivery_failed(self.context, run.destination, run.turn, PARKED)
 
     def _submit(self, workflow: str, key: tuple[Any, ...], workflow_id: str, partition: str | None = None) -> None:
         if workflow_id not in self._submitted:

@@ -29,9 +29,11 @@ def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert (settings.dicom.port, settings.dicom.ae_title) == (10400, "GATE")
 
 
-def test_a_destination_receives_every_kind_unless_told() -> None:
+def test_a_destination_receives_every_kind_of_result_unless_told() -> None:
+    """Original images are forwarded only where somebody asks for them."""
     settings = load_settings(destinations=[{"name": "pacs", "ae_title": "PACS", "host": "pacs", "port": 104}])
-    assert settings.destinations[0].receives == tuple(ObjectKind)
+    assert {*settings.destinations[0].receives, ObjectKind.ORIGINAL} == set(ObjectKind)
+    assert ObjectKind.ORIGINAL not in settings.destinations[0].receives
     assert settings.destination("pacs") is settings.destinations[0]
     assert settings.destination("gone") is None
 
@@ -49,6 +51,14 @@ def test_a_destination_receives_every_kind_unless_told() -> None:
         ("[[destinations]]\nname = 'a/b'\nae_title = 'A'\nhost = 'h'\nport = 1", "destinations"),
         ("[[destinations]]\nname='a'\nae_title='A'\nhost='h'\nport=1\nreceives=['everything']", "receives"),
         (2 * "[[destinations]]\nname='a'\nae_title='A'\nhost='h'\nport=1\n", "share a name"),
+        ("[[destinations]]\nname='a'\nae_title='A'\nhost='127.0.0.1'\nport=11112\n", "this node itself"),
+        ("[[rules]]\nname='a'\ndestinations=['nowhere']", "no [[destinations]] entry is named nowhere"),
+        ("[[rules]]\nname='a'\n", "rules.0.destinations"),
+        (2 * "[[rules]]\nname='a'\ndestinations=[]\n", "share a name"),
+        ("[[rules]]\nname='a'\ndestinations=[]\nwhen.modalty='MR'", "rules.0.when.modalty"),
+        ("[[rules]]\nname='a'\ndestinations=[]\nwhen.verdict='good'", "rules.0.when.verdict"),
+        ("[[rules]]\nname='a'\ndestinations=[]\nwhen.time_of_day='25:00-07:00'", "rules.0.when.time_of_day"),
+        ("[[rules]]\nname='a'\ndestinations=[]\nwhen.modality=[]", "rules.0.when.modality"),
     ],
 )
 def test_a_bad_configuration_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:

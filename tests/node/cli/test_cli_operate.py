@@ -21,6 +21,8 @@ Command = Callable[..., Result]
 COMMANDS = (
     *("up", "process", "assess", "detect", "simulate", "send", "studies", "studies list", "studies show"),
     *("studies replay", "status", "doctor", "train", "evaluate", "token", "token create", "config", "config show"),
+    *("destinations", "destinations list", "destinations pause", "destinations resume", "rules", "rules test"),
+    *("rules check", "deliveries", "deliveries list", "deliveries retry"),
 )
 
 
@@ -125,12 +127,15 @@ def test_status_counts(pacsgate: Command, data_dir: Path, simulated_files: list[
     health = status.pop("health")
     assert health["status"] == "ready"
     assert {"index", "objects", "disk"} <= {component["kind"] for component in health["components"]}
+    (pacs,) = status.pop("destinations")
+    assert (pacs["name"], pacs["address"], pacs["paused_at"], pacs["pending"]) == ("pacs", None, None, 3)
     assert status == {
         "studies": 1,
         "instances": len(simulated_files),
         "open_associations": 0,
         "revisions": {"finished": 1},
         "deliveries": [{"destination": "pacs", "state": "pending", "count": 3}],
+        "configuration": None,
     }
     assert "deliveries to pacs pending" in pacsgate("status", "--data-dir", data_dir).stdout
 

@@ -150,8 +150,10 @@ def test_a_judged_study_is_shown_in_full(judged_data_dir: Path, simulated_files:
     assert (shown["state"], shown["verdict"], shown["gate_open"]) == ("finished", "diagnostic", True)
     assert sum(series["instances"] for series in shown["series"]) == len(simulated_files)
     assert [item["kind"] for item in shown["objects"]] == ["quality-report", "segmentation", "lesion-report"]
+    waiting = {"destination": "pacs", "state": "pending", "attempts": 0, "status": ""}
     for item in shown["objects"]:
-        assert item["deliveries"] == [{"destination": "pacs", "state": "pending", "attempts": 0, "status": ""}]
+        assert item["deliveries"] == [waiting | {"sent_as": "", "rules": "", "delivered_at": None}]
+    assert shown["originals"] == []
     events = [entry["event"] for entry in shown["journal"]]
     steps = ["study-closed", "assembled", "assessed", "gate-opened", "detected", "reported"]
     assert [event for event in events if event in steps] == steps
