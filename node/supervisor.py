@@ -14,9 +14,9 @@ from threading import Event
 
 import structlog
 
-from node.settings import Settings
+from node.objects import open_objects
+from node.settings import Role, Settings
 from storage.database import Database
-from storage.objects import ObjectStore
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ def prepare(settings: Settings) -> Iterator[int]:
         database = Database(settings.database_url)
         database.migrate()
         database.dispose()
-        ObjectStore(settings.data_dir / "objects").sweep_temporary(TEMPORARY_ORPHAN_AGE_S)
+        open_objects(settings).sweep_temporary(TEMPORARY_ORPHAN_AGE_S)
         yield lock.fileno()
 
 
@@ -91,12 +91,7 @@ class Supervisor:
         self._environment = dict(os.environ, PACSGATE_STORAGE__DATA_DIR=str(settings.data_dir))
         if config_file is not None:
             self._environment["PACSGATE_CONFIG"] = str(config_file.absolute())
-        receivers = [Child("receiver", f"receiver-{n}") for n in range(settings.dicom.processes)]
-        self.children = [*receivers, Child("web", "web-0")]
-        if importlib.util.find_spec("scipy") is None:
-            log.warning("worker.absent", reason="image processing is not installed: studies are received and wait")
-        else:
-            self.children.append(Child("worker", "worker-0"))
+        self.children = [*_children(settings)]
 
     def run(self, stop: Event) -> None:
         """Supervise until ``stop`` is set, then drain."""
@@ -147,3 +142,18 @@ class Supervisor:
                 process.kill()
                 process.wait()
         log.info("supervisor.stopped")
+
+
+def _children(settings: Settings) -> Iterator[Child]:
+    """The processes that this host's roles ask for."""
+    roles = settings.node.roles
+    if Role.RECEIVER in roles:
+        yield from (Child("receiver", f"receiver-{n}") for n in range(settings.dicom.processes))
+    if Role.WEB in roles:
+        yield Child("web", "web-0")
+    if Role.WORKER not in roles:
+        return
+    if importlib.util.find_spec("scipy") is None:
+        log.warning("worker.absent", reason="image processing is not installed: studies are received and wait")
+        return
+    yield from (Child("worker", slot) for slot in settings.worker.slots())

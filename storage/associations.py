@@ -52,15 +52,20 @@ def close_stale(database: Database, receiver: str) -> int:
     No sender is connected to a process that has just started.
     """
     with database.session() as session:
-        stale = session.scalars(
-            select(Association).where(Association.receiver == receiver, Association.released_at.is_(None))
-        ).all()
-        for association in stale:
-            association.released_at = utc_now()
-        if stale:
-            message = f"receiver {receiver} started and closed {len(stale)} association(s) that its last run left open"
-            record(session, "associations-closed", message, receiver=receiver, associations=len(stale))
-        return len(stale)
+        return close_stale_in(session, receiver, f"receiver {receiver} started again")
+
+
+def close_stale_in(session: Session, receiver: str, why: str) -> int:
+    """Close the associations that ``receiver`` has open, in the caller's transaction; returns how many."""
+    stale = session.scalars(
+        select(Association).where(Association.receiver == receiver, Association.released_at.is_(None))
+    ).all()
+    for association in stale:
+        association.released_at = utc_now()
+    if stale:
+        message = f"{len(stale)} association(s) that receiver {receiver} had left open were closed: {why}"
+        record(session, "associations-closed", message, receiver=receiver, associations=len(stale))
+    return len(stale)
 
 
 def _see_peer(session: Session, ae_title: str, address: str) -> None:

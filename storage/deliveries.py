@@ -104,21 +104,25 @@ def due_deliveries(session: Session, now: datetime) -> list[DueDelivery]:
     return [DueDelivery(uid, number, name, f"{round_}.{attempts}") for uid, number, name, round_, attempts in rows]
 
 
-def pending_for(session: Session, revision: StudyRevision, destination: str, now: datetime) -> list[Delivery]:
-    """The due deliveries of a revision for a destination, in the order the objects were made."""
-    return list(
-        session.scalars(
-            select(Delivery)
-            .join(ResultObject)
-            .where(
-                ResultObject.revision_id == revision.id,
-                Delivery.destination == destination,
-                Delivery.state == DeliveryState.PENDING,
-                Delivery.next_attempt_at <= now,
-            )
-            .order_by(ResultObject.id)
+def pending_for(
+    session: Session, revision: StudyRevision, destination: str, now: datetime, *, locked: bool = False
+) -> list[Delivery]:
+    """The due deliveries of a revision for a destination, in the order the objects were made.
+
+    ``locked`` until the transaction ends: for one that books an outcome which another worker may book as well.
+    """
+    query = (
+        select(Delivery)
+        .join(ResultObject)
+        .where(
+            ResultObject.revision_id == revision.id,
+            Delivery.destination == destination,
+            Delivery.state == DeliveryState.PENDING,
+            Delivery.next_attempt_at <= now,
         )
+        .order_by(ResultObject.id)
     )
+    return list(session.scalars(query.with_for_update(of=Delivery) if locked else query))
 
 
 def mark_delivered(delivery: Delivery, status: str, now: datetime) -> None:

@@ -29,7 +29,8 @@ from storage.models import (
     Study,
     StudyRevision,
 )
-from storage.objects import ObjectStore, StoredObject
+from storage.object_store import ObjectStorage
+from storage.objects import StoredObject
 from storage.upsert import get_or_create, insert_if_absent
 
 Outcome = Literal["stored", "duplicate", "replaced", "own-result"]
@@ -73,7 +74,7 @@ class Ingested:
     faults: list[str]
 
 
-def ingest(database: Database, objects: ObjectStore, path: Path, reception: Reception) -> Ingested:
+def ingest(database: Database, objects: ObjectStorage, path: Path, reception: Reception) -> Ingested:
     """Store and index the Part 10 file at ``path``, which is consumed: it is gone afterwards.
 
     Nothing is stored and ``path`` is untouched where this raises one of the first two; after the others the instance

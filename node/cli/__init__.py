@@ -4,7 +4,7 @@ import logging
 
 import typer
 
-from node.cli import node_commands, offline_commands, operate_commands, research_commands
+from node.cli import hosts_commands, node_commands, offline_commands, operate_commands, research_commands
 from node.log import configure_logging
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ def prepare() -> None:
 
 
 node_commands.register(app)
+hosts_commands.register(app)
 offline_commands.register(app)
 operate_commands.register(app)
 research_commands.register(app)

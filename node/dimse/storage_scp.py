@@ -23,7 +23,7 @@ from storage.errors import (
     UnreadableInstance,
 )
 from storage.ingest import Reception, ingest
-from storage.objects import ObjectStore
+from storage.object_store import ObjectStorage
 from storage.spool import Spool
 
 _log = structlog.get_logger(__name__)
@@ -61,7 +61,7 @@ class StorageScp:
     def __init__(
         self,
         database: Database,
-        objects: ObjectStore,
+        objects: ObjectStorage,
         spool: Spool,
         minimum_free_bytes: int,
         association_row: Callable[[Association], int | None],

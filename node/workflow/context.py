@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,12 +12,13 @@ from pydicom import Dataset
 from ai.volumes.assemble import assemble
 from ai.volumes.load import DicomFileSource
 from ai.volumes.types import Assembly, PixelSource
+from node.objects import open_objects
 from node.results.identity import ResultIdentity
 from node.settings import Settings
 from node.workflow.version import PIPELINE_VERSION
 from storage.database import Database
 from storage.header import dataset_from_json
-from storage.objects import ObjectStore
+from storage.object_store import ObjectStorage
 from storage.revisions import find_revision, stored_instances
 
 
@@ -69,6 +70,23 @@ def identified(
     return header
 
 
+class ObjectPaths(Mapping[str, Path]):
+    """SOP Instance UID -> local file, asked of the object store at each look: a shared store copies it here then."""
+
+    def __init__(self, objects: ObjectStorage, digests: Mapping[str, str]) -> None:
+        self._objects = objects
+        self._digests = digests
+
+    def __getitem__(self, sop_instance_uid: str) -> Path:
+        return self._objects.path(self._digests[sop_instance_uid])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._digests)
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+
 class NodeContext:
     """Settings, index and object store of a running node, and the studies its steps are working on.
 
@@ -81,7 +99,7 @@ class NodeContext:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.database = Database(settings.database_url)
-        self.objects = ObjectStore(settings.data_dir / "objects")
+        self.objects = open_objects(settings)
         self._studies: OrderedDict[tuple[str, int], LoadedStudy] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -111,5 +129,5 @@ class NodeContext:
             )
             for i in instances
         }
-        paths = {i.sop_instance_uid: self.objects.path(i.object_digest) for i in instances}
+        paths = ObjectPaths(self.objects, {i.sop_instance_uid: i.object_digest for i in instances})
         return load_study(study_instance_uid, headers, paths, number, closed_at)

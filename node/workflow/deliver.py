@@ -35,7 +35,7 @@ def delivery_failed(
     """The step itself failed: every delivery that was due counts as a failed attempt, none is forgotten."""
     with context.database.session() as session:
         revision = find_revision(session, study_instance_uid, number)
-        for delivery in pending_for(session, revision, destination_name, utc_now()):
+        for delivery in pending_for(session, revision, destination_name, utc_now(), locked=True):
             _book(session, context, delivery, False, reason)
     log.error("delivery.failed", study_instance_uid=study_instance_uid, destination=destination_name, reason=reason)
 
