@@ -48,7 +48,8 @@ class CloudObjectStore:
     Parameters
     ----------
     url
-        ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://account/container/prefix``, without credentials.
+        ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``; account and credentials come from
+        the environment.
     cache
         Folder of the local copies.
     endpoint_url
