@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from sqlalchemy import update
 
 from storage.database import Database
 from storage.models import Executor, ExecutorState, utc_now
@@ -48,16 +49,18 @@ def test_drain_says_what_is_not_finished_in_time(tmp_path: Path) -> None:
 
 
 def test_a_worker_waits_for_another_pipeline_version(tmp_path: Path) -> None:
-    """It says so, and begins when the others are gone: here, silent."""
+    """It says so, and begins when the others have drained."""
     node = make_node(tmp_path, {}, more=QUICK)
     database = Database(f"sqlite:///{tmp_path / 'data' / 'index.db'}")
     database.migrate()
     _enter_other_worker(database, "0.0.1")
-    database.dispose()
     with running_node(node):
-        node.wait_until(lambda: '"worker.other-version"' in node.log.read_text(), 20, "it says what it waits for")
+        node.wait_until(lambda: '"worker.other-version"' in node.log.read_text(), 60, "it says what it waits for")
         assert '"worker.started"' not in node.log.read_text()
-        node.wait_until(lambda: '"worker.started"' in node.log.read_text(), 20, "it begins")
+        with database.session() as session:
+            session.execute(update(Executor).where(Executor.pid == 1).values(state=ExecutorState.DRAINED))
+        node.wait_until(lambda: '"worker.started"' in node.log.read_text(), 60, "it begins")
+    database.dispose()
 
 
 def _enter_other_worker(database: Database, version: str) -> None:
@@ -74,7 +77,7 @@ def _enter_other_worker(database: Database, version: str) -> None:
                 pipeline_version=version,
                 state=ExecutorState.RUNNING,
                 started_at=now,
-                # Ahead, so that it falls silent only when our own worker has long started.
-                seen_at=now + timedelta(seconds=10),
+                # Ahead, so that it does not fall silent while our own worker is still starting.
+                seen_at=now + timedelta(minutes=5),
             )
         )
