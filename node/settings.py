@@ -133,7 +133,7 @@ class WorkerSettings(_Section):
     """The worker processes of this host."""
 
     queues: tuple[QueueName, ...] = Field(tuple(QueueName), min_length=1, description="one worker does everything")
-    processes: int = Field(1, ge=1, le=64, description="each takes one study at a time and needs about 1 GB")
+    processes: int = Field(1, ge=1, le=64, description="each takes one study at a time, a core and 0.4 GB")
     gpu_processes: int = Field(
         0, ge=0, le=16, description="0: the processes above detect, too; else one per GPU takes detection off them"
     )

@@ -143,6 +143,11 @@ def live_slots(session: Session) -> set[str]:
     return set(session.scalars(select(Executor.slot)))
 
 
+def other_hosts(session: Session, host: str) -> list[str]:
+    """The other hosts that have processes."""
+    return sorted(set(session.scalars(select(Executor.host).where(Executor.host != host))))
+
+
 def list_executors(session: Session) -> list[tuple[Executor, float]]:
     """All processes and the seconds since each one's last heartbeat, by slot."""
     now = database_now(session)

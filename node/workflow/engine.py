@@ -17,6 +17,7 @@ from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import OperationalError
 
+from storage.errors import ObjectStoreUnavailable
 from storage.postgresql import CONNECT_ARGUMENTS
 
 log = structlog.get_logger()
@@ -35,6 +36,8 @@ class Successor(NamedTuple):
 
 MAX_RECOVERY_ATTEMPTS = 3
 """A workflow that kills its process this often is parked instead of killing it for ever."""
+FIRST_RETRY_S, BACKOFF_RATE, MAX_ATTEMPTS = 1.0, 1.5, 16
+"""A step whose database or object store is away: the sixteenth attempt comes 15 minutes after the first."""
 
 
 class JobEngine:
@@ -182,16 +185,23 @@ class JobEngine:
 
 
 def _durable_step(name: str, function: Callable[..., Outcome]) -> Callable[..., Outcome]:
-    """A checkpointed step; a database or disk that is away for a moment is waited for."""
+    """A checkpointed step; a database or object store that is away is waited for, a quarter of an hour in all."""
 
     def is_transient(error: BaseException) -> bool:
-        return isinstance(error, OperationalError | ConnectionError)
+        return isinstance(error, OperationalError | ConnectionError | ObjectStoreUnavailable)
 
     def announced(*key: Any) -> Outcome:
         log.info("step.started", step=name, key=key)
         return function(*key)
 
-    return DBOS.step(name=name, retries_allowed=True, max_attempts=5, should_retry=is_transient)(announced)
+    return DBOS.step(
+        name=name,
+        retries_allowed=True,
+        interval_seconds=FIRST_RETRY_S,
+        backoff_rate=BACKOFF_RATE,
+        max_attempts=MAX_ATTEMPTS,
+        should_retry=is_transient,
+    )(announced)
 
 
 def _create_engine(url: str) -> Engine:

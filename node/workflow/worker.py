@@ -21,7 +21,7 @@ from node.workflow.report import report_step
 from node.workflow.version import PIPELINE_VERSION
 from storage.completion import QuietTimes, close_quiet_series, close_quiet_studies
 from storage.deliveries import due_deliveries
-from storage.executors import Identity
+from storage.executors import Identity, other_hosts
 from storage.journal import record
 from storage.models import ExecutorState, RevisionState, utc_now
 from storage.revisions import closed_revisions, fail, find_revision
@@ -90,6 +90,7 @@ class Worker:
         """Work until ``stop`` is set, then finish what is running; or drain when asked to, then wait."""
         self._wait_for_our_version(stop)
         self._engine.start(self._me.queues)
+        self._warn_of_separate_objects()
         log.info("worker.started", pipeline_version=PIPELINE_VERSION, queues=self._me.queues)
         while not stop.wait(SWEEP_INTERVAL_S) and self._heartbeat.state is ExecutorState.RUNNING:
             self.sweep()
@@ -111,6 +112,15 @@ class Worker:
                 said_at = time.monotonic()
                 advice = "stop them, or run `pacsgate drain --all` with their version first"
                 log.error("worker.other-version", pipeline_version=PIPELINE_VERSION, alive=others, advice=advice)
+
+    def _warn_of_separate_objects(self) -> None:
+        """Hosts that share an index must share objects, too. A folder may be mounted on both, so it is no error."""
+        if self.context.settings.storage.objects_url:
+            return
+        with self.context.database.read() as session:
+            others = other_hosts(session, self._me.host)
+        if others:
+            log.error("objects.not-shared", other_hosts=others, advice="set [storage] objects_url on all hosts")
 
     def _rest(self, stop: threading.Event) -> None:
         """Drained: do nothing until we are stopped, or asked to go on (the supervisor then starts us anew)."""

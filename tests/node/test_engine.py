@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from node.workflow.engine import BACKOFF_RATE, FIRST_RETRY_S, MAX_ATTEMPTS
+
 PROGRAM = textwrap.dedent(
     """
     import os, sys, time
     from node.workflow.engine import JobEngine
+    from storage.errors import ObjectStoreUnavailable
 
     url, journal, *keys = sys.argv[1:]
 
@@ -28,6 +31,11 @@ PROGRAM = textwrap.dedent(
             if key != "kill-always":
                 open(journal + key, "w").close()
             os._exit(9)
+        if key == "away":
+            with open(journal + key, "a") as tries:
+                tries.write("x")
+            if os.path.getsize(journal + key) < 3:
+                raise ObjectStoreUnavailable("the bucket is away")
         if key == "bad":
             raise ValueError("no good")
         note("done", key)
@@ -120,6 +128,17 @@ def test_a_failed_step_is_reported_with_its_reason(engine_url: str, tmp_path: Pa
     assert "failed bad second: no good" in text
     assert "done good" in text
     assert text.splitlines()[-1] == "dead bad"
+
+
+def test_an_object_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    assert run(f"sqlite:///{tmp_path / 'engine.db'}", journal, "away") == 0
+    assert journal.read_text().splitlines() == ["first away", *3 * ["second away"], "done away", "dead"]
+
+
+def test_the_waits_add_up_to_what_they_are_said_to() -> None:
+    waits = [FIRST_RETRY_S * BACKOFF_RATE**attempt for attempt in range(MAX_ATTEMPTS - 1)]
+    assert 14 * 60 < sum(waits) < 16 * 60
 
 
 def start(url: str, journal: Path, *words: str) -> subprocess.Popen[bytes]:

@@ -60,6 +60,7 @@ def test_a_worker_waits_for_another_pipeline_version(tmp_path: Path) -> None:
         with database.session() as session:
             session.execute(update(Executor).where(Executor.pid == 1).values(state=ExecutorState.DRAINED))
         node.wait_until(lambda: '"worker.started"' in node.log.read_text(), 60, "it begins")
+        assert '"objects.not-shared"' in node.log.read_text(), "two hosts, and each its own files"
     database.dispose()
 
 

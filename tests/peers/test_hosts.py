@@ -15,7 +15,7 @@ from tests.fixtures.hosts import Hospital, hospital, listens
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
-STUDIES = 6
+STUDIES = 4
 TAKEN_OVER_S = 30
 """Within this time of its death the work of a dead host has to be in a living one's hands."""
 
