@@ -1,4 +1,4 @@
-"""Entry point of the supervisor's child processes: ``python -m node.process receiver|worker|web --slot NAME``.
+"""Entry point of the supervisor's child processes: ``python -m node.process receiver|indexer|worker|web --slot NAME``.
 
 Each process reads the same settings (PACSGATE_CONFIG and PACSGATE_... variables), ends on SIGTERM after finishing
 what it is doing, and ends by itself when the supervisor is gone.
@@ -73,6 +73,14 @@ def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
         run_receiver(options, settings.database_url, settings.data_dir, stop, open_objects(settings))
 
 
+def _run_indexer(settings: Settings, slot: str, stop: threading.Event) -> None:
+    from node.heartbeat import Heartbeat, identify
+    from node.indexer import run_indexer
+
+    with Heartbeat(settings, identify(settings, "indexer", slot), stop):
+        run_indexer(settings, stop)
+
+
 def _run_worker(settings: Settings, slot: str, stop: threading.Event) -> None:
     from node.heartbeat import Heartbeat, identify
     from node.workflow.worker import Worker
@@ -90,7 +98,7 @@ def _run_web(settings: Settings, slot: str, stop: threading.Event) -> None:
         run_web(settings, stop)
 
 
-RUNNERS = {"receiver": _run_receiver, "worker": _run_worker, "web": _run_web}
+RUNNERS = {"receiver": _run_receiver, "indexer": _run_indexer, "worker": _run_worker, "web": _run_web}
 
 
 if __name__ == "__main__":

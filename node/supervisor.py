@@ -149,6 +149,7 @@ def _children(settings: Settings) -> Iterator[Child]:
     roles = settings.node.roles
     if Role.RECEIVER in roles:
         yield from (Child("receiver", f"receiver-{n}") for n in range(settings.dicom.processes))
+        yield Child("indexer", "indexer-0")
     if Role.WEB in roles:
         yield Child("web", "web-0")
     if Role.WORKER not in roles:

@@ -1,11 +1,11 @@
 """Who is connected: associations with senders, as evidence that a study is complete, and the peers seen."""
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.journal import record
-from storage.models import Association, Peer, utc_now
+from storage.models import Association, Instance, Peer, utc_now
 from storage.upsert import get_or_create
 
 
@@ -37,13 +37,9 @@ def open_association(database: Database, receiver: str, calling_ae_title: str, p
 
 
 def close_association(database: Database, association_id: int) -> None:
-    """Note that an association was released, aborted or lost. Once more does no harm."""
+    """Note that an association was released, aborted or lost, and what it brought. Once more does no harm."""
     with database.session() as session:
-        session.execute(
-            update(Association)
-            .where(Association.id == association_id, Association.released_at.is_(None))
-            .values(released_at=utc_now())
-        )
+        _close(session, Association.id == association_id)
 
 
 def close_stale(database: Database, receiver: str) -> int:
@@ -52,20 +48,28 @@ def close_stale(database: Database, receiver: str) -> int:
     No sender is connected to a process that has just started.
     """
     with database.session() as session:
-        return close_stale_in(session, receiver, f"receiver {receiver} started again")
+        return close_stale_in(session, receiver, "it started again")
 
 
 def close_stale_in(session: Session, receiver: str, why: str) -> int:
     """Close the associations that ``receiver`` has open, in the caller's transaction; returns how many."""
-    stale = session.scalars(
-        select(Association).where(Association.receiver == receiver, Association.released_at.is_(None))
-    ).all()
-    for association in stale:
-        association.released_at = utc_now()
+    stale = _close(session, Association.receiver == receiver)
     if stale:
-        message = f"{len(stale)} association(s) that receiver {receiver} had left open were closed: {why}"
-        record(session, "associations-closed", message, receiver=receiver, associations=len(stale))
-    return len(stale)
+        message = f"{stale} association(s) that receiver {receiver} had left open were closed: {why}"
+        record(session, "associations-closed", message, receiver=receiver, associations=stale)
+    return stale
+
+
+def _close(session: Session, which: ColumnElement[bool]) -> int:
+    """Close the open ones among ``which``, counting their instances only now: a count per instance would cost each."""
+    brought = select(func.count(Instance.id)).where(Instance.association_id == Association.id).scalar_subquery()
+    closing = (
+        update(Association)
+        .where(which, Association.released_at.is_(None))
+        .values(released_at=utc_now(), instances_received=brought)
+        .returning(Association.id)
+    )
+    return len(session.scalars(closing, execution_options={"synchronize_session": False}).all())
 
 
 def _see_peer(session: Session, ae_title: str, address: str) -> None:

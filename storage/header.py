@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydicom.datadict import dictionary_description, dictionary_VR
+
 from storage.dicom_json import dataset_from_json, header_to_json
 from storage.errors import UnreadableInstance
+from storage.header_scan import plain_integer, plain_text, scan
 from storage.part10 import open_part10
 
-__all__ = ["InstanceHeader", "dataset_from_json", "read_header"]
+__all__ = ["IndexAttributes", "InstanceHeader", "dataset_from_json", "read_header", "read_index_attributes"]
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _MAX_UID_CHARACTERS = 64
@@ -51,14 +54,31 @@ SERIES_ATTRIBUTES = {
 """Text attributes of the index by column, with their tags."""
 
 
+UID_ATTRIBUTES = {
+    "study_instance_uid": "0020000D",
+    "series_instance_uid": "0020000E",
+    "sop_instance_uid": "00080018",
+    "sop_class_uid": "00080016",
+}
+INTEGER_ATTRIBUTES = {
+    "series_number": "00200011",
+    "instance_number": "00200013",
+    "number_of_frames": "00280008",
+}
+_TEXT_ATTRIBUTES = {**PATIENT_ATTRIBUTES, **STUDY_ATTRIBUTES, **SERIES_ATTRIBUTES}
+_WANTED = {
+    int(key, 16): dictionary_VR(int(key, 16)).encode()
+    for key in (*UID_ATTRIBUTES.values(), *INTEGER_ATTRIBUTES.values(), *_TEXT_ATTRIBUTES.values())
+}
+
+
 @dataclass(frozen=True)
-class InstanceHeader:
-    """The header of an instance. Text is Unicode without NUL; an absent text is empty.
+class IndexAttributes:
+    """What the index's columns hold of an instance. Text is Unicode without NUL; an absent text is empty.
 
     ``patient``, ``study`` and ``series`` hold the text attributes by the names of the index's columns; a person name
     is written with all its component groups (``Alphabetic=Ideographic=Phonetic``), several values with backslashes.
-    ``json`` is the DICOM JSON of the data set without bulk data. ``faults`` names each element that could not be
-    read, with the reason but never the value.
+    ``faults`` names each element that could not be read, with the reason but never the value.
     """
 
     study_instance_uid: str
@@ -72,8 +92,59 @@ class InstanceHeader:
     series_number: int | None
     instance_number: int | None
     number_of_frames: int | None
-    json: dict[str, Any]
     faults: list[str]
+
+
+@dataclass(frozen=True)
+class InstanceHeader(IndexAttributes):
+    """The whole header of an instance: ``json`` is the DICOM JSON of the data set without bulk data."""
+
+    json: dict[str, Any]
+
+
+def read_index_attributes(path: Path) -> IndexAttributes:
+    """Read the index's attributes of the Part 10 file at ``path``: quickly where its header is plain.
+
+    Where it is not (other encodings, text beyond ASCII, anything unsound) this is `read_header`, with all it raises.
+    """
+    return _quick_attributes(path) or read_header(path)
+
+
+def _quick_attributes(path: Path) -> IndexAttributes | None:
+    """The attributes if all of them are plain, None if not."""
+    scanned = scan(path, _WANTED)
+    if scanned is None:
+        return None
+    syntax, values = scanned
+    texts: dict[str, str] = {}
+    for name, key in (*UID_ATTRIBUTES.items(), *_TEXT_ATTRIBUTES.items()):
+        text = plain_text(values.get(int(key, 16), b""))
+        if text is None or len(text) > _MAX_CHARACTERS.get(name, _MAX_TEXT_CHARACTERS):
+            return None
+        texts[name] = text
+    if not all(map(_is_uid, (syntax, *(texts[name] for name in UID_ATTRIBUTES)))):
+        return None
+    numbers: dict[str, int | None] = {}
+    for name, key in INTEGER_ATTRIBUTES.items():
+        value = values.get(int(key, 16), b"").rstrip(b"\0 ")
+        number = plain_integer(value)
+        if value and (number is None or not -_INTEGER_STRING_LIMIT <= number < _INTEGER_STRING_LIMIT):
+            return None
+        numbers[name] = number
+    return IndexAttributes(
+        study_instance_uid=texts["study_instance_uid"],
+        series_instance_uid=texts["series_instance_uid"],
+        sop_instance_uid=texts["sop_instance_uid"],
+        sop_class_uid=texts["sop_class_uid"],
+        transfer_syntax_uid=syntax,
+        patient={name: texts[name] for name in PATIENT_ATTRIBUTES},
+        study={name: texts[name] for name in STUDY_ATTRIBUTES},
+        series={name: texts[name] for name in SERIES_ATTRIBUTES},
+        series_number=numbers["series_number"],
+        instance_number=numbers["instance_number"],
+        number_of_frames=numbers["number_of_frames"],
+        faults=[],
+    )
 
 
 def read_header(path: Path) -> InstanceHeader:
@@ -90,17 +161,17 @@ def read_header(path: Path) -> InstanceHeader:
         document, faults = header_to_json(part10)
     reader = _Attributes(document, faults)
     return InstanceHeader(
-        study_instance_uid=reader.uid("0020000D", "Study Instance UID"),
-        series_instance_uid=reader.uid("0020000E", "Series Instance UID"),
-        sop_instance_uid=reader.uid("00080018", "SOP Instance UID"),
-        sop_class_uid=reader.uid("00080016", "SOP Class UID"),
+        study_instance_uid=reader.uid("study_instance_uid"),
+        series_instance_uid=reader.uid("series_instance_uid"),
+        sop_instance_uid=reader.uid("sop_instance_uid"),
+        sop_class_uid=reader.uid("sop_class_uid"),
         transfer_syntax_uid=_checked_uid(part10.transfer_syntax_uid, "Transfer Syntax UID"),
         patient={name: reader.text(name, key) for name, key in PATIENT_ATTRIBUTES.items()},
         study={name: reader.text(name, key) for name, key in STUDY_ATTRIBUTES.items()},
         series={name: reader.text(name, key) for name, key in SERIES_ATTRIBUTES.items()},
-        series_number=reader.integer("00200011", "series_number"),
-        instance_number=reader.integer("00200013", "instance_number"),
-        number_of_frames=reader.integer("00280008", "number_of_frames"),
+        series_number=reader.integer("series_number"),
+        instance_number=reader.integer("instance_number"),
+        number_of_frames=reader.integer("number_of_frames"),
         json=document,
         faults=faults,
     )
@@ -113,8 +184,9 @@ class _Attributes:
         self._document = document
         self._faults = faults
 
-    def uid(self, key: str, name: str) -> str:
-        values = self._values(key)
+    def uid(self, column: str) -> str:
+        key = UID_ATTRIBUTES[column]
+        values, name = self._values(key), dictionary_description(int(key, 16))
         if len(values) != 1:
             raise UnreadableInstance(f"it has {'several' if values else 'no'} {name}")
         return _checked_uid(str(values[0]), name)
@@ -126,8 +198,8 @@ class _Attributes:
             self._faults.append(f"{name}: far longer than its VR allows; the index holds {limit} characters of it")
         return text[:limit]
 
-    def integer(self, key: str, name: str) -> int | None:
-        value = next(iter(self._values(key)), None)
+    def integer(self, name: str) -> int | None:
+        value = next(iter(self._values(INTEGER_ATTRIBUTES[name])), None)
         if value is None:
             return None
         if not isinstance(value, int) or not -_INTEGER_STRING_LIMIT <= value < _INTEGER_STRING_LIMIT:
@@ -147,7 +219,11 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def _is_uid(uid: str) -> bool:
+    return len(uid) <= _MAX_UID_CHARACTERS and _UID.fullmatch(uid) is not None
+
+
 def _checked_uid(uid: str, name: str) -> str:
-    if len(uid) > _MAX_UID_CHARACTERS or not _UID.fullmatch(uid):
+    if not _is_uid(uid):
         raise UnreadableInstance(f"its {name} is not a valid UID (PS3.5 9.1): {uid[:80]!r}")
     return uid

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-Json = JSON().with_variant(JSONB(), "postgresql")
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -133,6 +133,7 @@ class Association(Base):
     opened_at: Mapped[datetime]
     released_at: Mapped[datetime | None]
     instances_received: Mapped[int] = mapped_column(default=0)
+    """Instances in the index that came over it; counted when it ends."""
 
 
 class Instance(Base):
@@ -143,7 +144,15 @@ class Instance(Base):
     """
 
     __tablename__ = "instance"
-    __table_args__ = (Index("ix_instance_series_received", "series_id", "received_at"),)
+    __table_args__ = (
+        Index("ix_instance_series_received", "series_id", "received_at"),
+        Index(
+            "ix_instance_undescribed",
+            "id",
+            sqlite_where=text("header IS NULL"),
+            postgresql_where=text("header IS NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
@@ -159,7 +168,8 @@ class Instance(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     received_at: Mapped[datetime]
     source_ae_title: Mapped[str] = mapped_column(Text, default="")
-    header: Mapped[dict[str, Any]]
+    header: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """NULL until the header has been described, which the receiver leaves to `storage.describe`."""
     header_faults: Mapped[list[str]] = mapped_column(default=list)
     """Elements that could not be read, each with its reason."""
 

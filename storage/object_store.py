@@ -20,6 +20,9 @@ class ObjectStorage(Protocol):
     def adopt(self, path: Path) -> StoredObject:
         """Move the file at ``path`` into the store; return once it is durable. Left there where the store refuses."""
 
+    def keep(self, path: Path, digest: str) -> None:
+        """Store the file at ``path``, which has that digest; return once it is durable. ``path`` stays."""
+
     def put(self, data: bytes) -> StoredObject:
         """Store ``data``; return once it is durable."""
 

@@ -6,6 +6,7 @@ objects travel in parts. No name in the bucket is ever made from a received stri
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,8 +95,25 @@ class CloudObjectStore:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 stored = StoredObject(digest, file.tell())
             self._upload(digest, path)
-            self._keep(path, digest)
+            if _same_volume(path, self._cache.root):
+                self._cache.add(path, digest)
+            else:
+                path.unlink()
         return stored
+
+    def keep(self, path: Path, digest: str) -> None:
+        """Upload the file at ``path``, whose SHA-256 is ``digest``, and return once the server has it; ``path`` stays.
+
+        Raises
+        ------
+        ObjectStoreUnavailable
+            The server refused or did not answer.
+        """
+        with self._translated():
+            self._upload(digest, path)
+            with self._cache.new_file() as copy:
+                if _link(path, copy):
+                    self._cache.add(copy, digest)
 
     def put(self, data: bytes) -> StoredObject:
         """Upload ``data`` and return once the server has it."""
@@ -173,13 +191,6 @@ class CloudObjectStore:
         except FileNotFoundError as error:  # how the client reports a bucket that does not exist
             raise ObjectStoreUnavailable(f"the object store at {self._name} has no such bucket") from error
 
-    def _keep(self, path: Path, digest: str) -> None:
-        """The uploaded file is the local copy from now on; on another volume than the cache it is just deleted."""
-        if path.stat().st_dev == self._cache.root.stat().st_dev:
-            self._cache.add(path, digest)
-        else:
-            path.unlink()
-
     def _download(self, digest: str, key: str) -> Path:
         with self._cache.new_file() as temporary:
             found = hashlib.sha256()
@@ -216,3 +227,15 @@ def _s3_options(url: str, endpoint_url: str) -> dict[str, Any]:
     if urlsplit(url).scheme != "s3":
         return {}
     return {"checksum_algorithm": "SHA256", **({"endpoint": endpoint_url} if endpoint_url else {})}
+
+
+def _same_volume(path: Path, folder: Path) -> bool:
+    return path.stat().st_dev == folder.stat().st_dev
+
+
+def _link(path: Path, copy: Path) -> bool:
+    """Give the file a second name in the cache; False on another volume: whoever needs it there downloads it."""
+    if not _same_volume(path, copy.parent):
+        return False
+    os.link(path, copy)
+    return True

@@ -31,6 +31,12 @@ class StoredObject:
     size_bytes: int
 
 
+def digest_of(path: Path) -> StoredObject:
+    """Digest and size of a file; raises OSError."""
+    with path.open("rb") as file:
+        return StoredObject(hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
+
+
 class ObjectStore:
     """Content-addressed files below ``root``: the object ``abcd...`` is the file ``root/ab/abcd...``."""
 
@@ -60,6 +66,39 @@ class ObjectStore:
         except OSError as error:
             raise _unavailable(self.root, error) from error
         return stored
+
+    def keep(self, path: Path, digest: str) -> None:
+        """Give the file at ``path``, whose SHA-256 is ``digest``, its name in the store; return once it is durable.
+
+        ``path`` stays: the caller deletes it when nothing refers to it any more. Content that is there already is
+        synced, not written anew, so a whole object is never replaced by one that is not synced yet; a damaged one is.
+
+        Raises
+        ------
+        ObjectStoreUnavailable
+            The volume refused.
+        """
+        try:
+            self._link(path, self.path(digest))
+        except OSError as error:
+            raise _unavailable(self.root, error) from error
+
+    def _link(self, path: Path, target: Path) -> None:
+        try:
+            os.link(path, target)
+        except FileExistsError:
+            if not self._holds(target):
+                self._copy_into_place(path, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._copy_into_place(path, target)
+        _sync(target)
+        _sync_folder(target.parent)
+
+    def _holds(self, target: Path) -> bool:
+        with target.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == target.name
 
     def put(self, data: bytes) -> StoredObject:
         """Store ``data`` and return once it is durable."""
@@ -155,10 +194,11 @@ class ObjectStore:
             if error.errno != errno.EXDEV:
                 raise
             self._copy_into_place(path, target)
+            path.unlink()
         _sync_folder(target.parent)
 
     def _copy_into_place(self, path: Path, target: Path) -> None:
-        """For a ``path`` on another volume, where a rename cannot reach."""
+        """For a ``path`` on another volume, where a rename or link cannot reach, and in place of a damaged object."""
         temporary = self._new_temporary()
         try:
             with path.open("rb") as source, temporary.open("wb") as copy:
@@ -169,7 +209,6 @@ class ObjectStore:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-        path.unlink()
 
     def _compare(self, digest: str, found: str) -> None:
         if found != digest:
@@ -180,7 +219,11 @@ class ObjectStore:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int = 0) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -8,8 +8,11 @@ from typing import Any
 
 IDLE_S, INTERVAL_S, PROBES = 5, 2, 3
 """A silent peer is asked after IDLE_S, then every INTERVAL_S; gone after PROBES without an answer: 11 s in all."""
-IDLE_IN_TRANSACTION_S = 60
-"""A frozen process answers such questions (its kernel does); its transaction is ended after this time."""
+IDLE_IN_TRANSACTION_S = 600
+"""A frozen process answers such questions (its kernel does); its transaction is ended after this time.
+
+Longer than it takes to fetch the largest object from a bucket: headers are read within a transaction.
+"""
 
 _SERVER_SIDE = {
     "tcp_keepalives_idle": IDLE_S,

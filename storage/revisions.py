@@ -77,6 +77,8 @@ def closed_revisions(session: Session) -> list[tuple[str, int]]:
 def stored_instances(session: Session, revision: StudyRevision) -> list[StoredInstance]:
     """The instances of the revision's study, without what arrived in later revisions.
 
+    Their headers are those that `storage.describe` has written by now: a step has the study described first.
+
     So a step repeated after a crash sees the same input, with one exception: an instance that was replaced in between
     belongs to the later revision, which is then already open and reports anew.
     """
@@ -87,7 +89,7 @@ def stored_instances(session: Session, revision: StudyRevision) -> list[StoredIn
         .order_by(Instance.id)
     )
     return [
-        StoredInstance(series_uid, i.sop_class_uid, i.sop_instance_uid, i.object_digest, i.header)
+        StoredInstance(series_uid, i.sop_class_uid, i.sop_instance_uid, i.object_digest, i.header or {})
         for i, series_uid in session.execute(query)
     ]
 

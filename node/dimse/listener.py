@@ -1,11 +1,9 @@
 """The TCP listener of the receiver: its socket options, one guarded association per connection, and their end."""
 
 import errno
-import queue
 import socket
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from socketserver import BaseServer
 from typing import Any, Self
 
@@ -16,7 +14,8 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.dimse.association import AssociationLimits, AssociationRegister
-from node.dimse.guard import BoundedMessages, GuardedSocket
+from node.dimse.messages import IncomingMessages, StoreService
+from node.dimse.upper_layer import UpperLayerLimits, WaitingUpperLayer
 
 _log = structlog.get_logger(__name__)
 
@@ -36,30 +35,41 @@ class SharedContexts(list[PresentationContext]):
 
 
 class GuardedRequestHandler(RequestHandler):
-    """Serves one connection from its first byte until its association has ended, however it ends."""
+    """Serves one connection from its first byte until its association has ended, however it ends, in one thread."""
 
     server: "Listener"
 
     def handle(self) -> None:
         """Run the association, then clean up after it."""
         association = self._create_association()
+        self.server.associations.add(association)
         evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
-        association.start()
-        association.join()
-        association.dimse.remove_spooled()
-        self.server.register.ended(association)
+        try:
+            association.run()
+        finally:
+            association.dimse.discard()
+            self.server.associations.discard(association)
+            self.server.register.ended(association)
 
     def _create_association(self) -> Association:
         association = super()._create_association()
-        # The plain socket announced itself to the state machine; its guarded successor does so again.
-        association.dul.event_queue = queue.Queue()
         limits = self.server.limits
-        pdu_timeout_s = min(limits.acse_timeout_s, limits.network_timeout_s)
-        guarded = GuardedSocket(association, self.request, limits.maximum_announced_pdu_bytes, pdu_timeout_s)
-        association.dul.socket = guarded
-        association.dimse = BoundedMessages(
-            association, self.server.spool, limits.maximum_object_bytes, limits.minimum_free_bytes
+        upper_layer = WaitingUpperLayer(
+            association,
+            self.request,
+            UpperLayerLimits(
+                maximum_associate_bytes=limits.maximum_announced_pdu_bytes,
+                maximum_pdu_bytes=limits.maximum_pdu_bytes,
+                silence_s=min(limits.acse_timeout_s, limits.network_timeout_s),
+            ),
         )
+        # They set the timers of the upper layer as well.
+        association.acse_timeout, association.network_timeout = limits.acse_timeout_s, limits.network_timeout_s
+        messages = IncomingMessages(
+            association, self.server.storage, limits.maximum_object_bytes, upper_layer.send_command
+        )
+        association.dimse = messages
+        association._run_reactor = lambda: upper_layer.serve(messages)
         return association
 
 
@@ -83,12 +93,13 @@ class Listener(ThreadedAssociationServer):
         handlers: Sequence[Any],
         register: AssociationRegister,
         limits: AssociationLimits,
-        spool: Path,
+        storage: StoreService,
         reuse_port: bool,
     ) -> None:
         self.register = register
         self.limits = limits
-        self.spool = spool
+        self.storage = storage
+        self.associations: set[Association] = set()
         self._reuse_port = reuse_port
         self._connections = threading.BoundedSemaphore(limits.maximum_associations * CONNECTIONS_PER_ASSOCIATION)
         try:
@@ -119,9 +130,14 @@ class Listener(ThreadedAssociationServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection."""
         try:
-            self.finish_request(request, client_address)
+            super().process_request_thread(request, client_address)
         finally:
+            self.shutdown_request(request)
             self._connections.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what an association's thread did not expect; it has ended, the others go on."""
+        _log.exception("association-failed", peer_address=client_address[0])
 
     def shutdown(self) -> None:
         """Stop accepting and close the listening socket; open associations go on."""

@@ -1,6 +1,5 @@
 """The receiver: Verification and Storage SCP of one process, started, drained and stopped; the process entry point."""
 
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -19,9 +18,10 @@ from node.dimse.verification import on_c_echo
 from node.settings import Peer
 from storage.associations import close_stale
 from storage.database import Database
+from storage.ingest import DuplicatePolicy, Intake
 from storage.object_store import ObjectStorage
 from storage.objects import ObjectStore
-from storage.spool import Spool
+from storage.spool import DiskGuard, Spool
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +48,8 @@ class ReceiverOptions:
     additional_sop_classes: tuple[str, ...] = ()
     """UIDs of private storage SOP classes to accept as well."""
     limits: AssociationLimits = field(default_factory=AssociationLimits)
+    duplicates: DuplicatePolicy = DuplicatePolicy.REPLACE_IF_CHANGED
+    """What an instance does that arrives under a known SOP Instance UID."""
     drain_grace_s: float = 20.0
     """How long associations in flight may go on after a stop was asked for."""
 
@@ -55,7 +57,7 @@ class ReceiverOptions:
 class Receiver:
     """Listens for associations from ``start`` to ``stop``; a context manager over both.
 
-    One receiver per process at a time: the library underneath takes its temporary folder and options per process.
+    The library underneath takes its options per process.
     """
 
     def __init__(self, options: ReceiverOptions, database: Database, objects: ObjectStorage, spool_root: Path) -> None:
@@ -65,12 +67,12 @@ class Receiver:
         self._spool = Spool(spool_root / PurePath(options.slot_name).name)
         policy = AssociationPolicy(options.ae_title, options.peers, options.require_called_ae_title)
         self._register = AssociationRegister(policy, options.limits, database, options.slot_name)
-        self._storage = StorageScp(
-            database, objects, self._spool, options.limits.minimum_free_bytes, self._register.row_id
-        )
+        limits = options.limits
+        disk = DiskGuard(self._spool, limits.minimum_free_bytes, limits.recovered_free_bytes)
+        intake = Intake(database, objects, options.duplicates)
+        self._storage = StorageScp(intake, self._spool, disk, self._register.row_id)
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
-        self._former_temporary_folder: str | None = None
 
     @property
     def port(self) -> int:
@@ -92,8 +94,6 @@ class Receiver:
         configure_pynetdicom()
         listener = self._listen()
         self._clear_leftovers()
-        self._former_temporary_folder = tempfile.tempdir
-        tempfile.tempdir = str(self._spool.directory)
         self._listener = listener
         self._thread = threading.Thread(target=listener.serve_forever, name="dicom-listener", daemon=True)
         self._thread.start()
@@ -107,11 +107,10 @@ class Receiver:
         listener.shutdown()
         thread.join()
         if not self._wait_until_idle(self._options.drain_grace_s):
-            for association in listener.active_associations:
-                association.abort(block=False)
+            for association in tuple(listener.associations):
+                association.dul.abort_soon()
             if not self._wait_until_idle(ABORT_WAIT_S):
                 _log.error("associations-still-open", count=len(self._register))
-        tempfile.tempdir = self._former_temporary_folder
         self._listener = self._thread = None
         _log.info("receiver-stopped")
 
@@ -133,9 +132,7 @@ class Receiver:
         ae.maximum_associations = 2**31
         handlers = [
             (evt.EVT_REQUESTED, self._register.on_requested),
-            (evt.EVT_CONN_CLOSE, self._register.on_connection_closed),
             (evt.EVT_C_ECHO, on_c_echo),
-            (evt.EVT_C_STORE, self._storage.on_c_store),
         ]
         return Listener(
             ae,
@@ -144,15 +141,15 @@ class Receiver:
             handlers,
             self._register,
             limits,
-            self._spool.directory,
+            self._storage,
             options.reuse_port,
         )
 
     def _clear_leftovers(self) -> None:
-        swept = self._spool.sweep()
+        recovered = self._storage.recover()
         closed = close_stale(self._database, self._options.slot_name)
-        if swept or closed:
-            _log.warning("leftovers-cleared", spool_files=swept, associations=closed)
+        if recovered or closed:
+            _log.warning("leftovers-cleared", instances_recovered=recovered, associations=closed)
 
     def _wait_until_idle(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds

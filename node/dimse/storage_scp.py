@@ -6,15 +6,13 @@ Success is answered only after `storage.ingest` has returned, when bytes and ind
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import IntEnum
-from pathlib import Path
 from typing import Final
 
 import structlog
-from pydicom.dataset import Dataset
 from pynetdicom.association import Association
-from pynetdicom.events import Event
 
-from storage.database import Database
+from node.dimse.command_set import StoreRequest
+from node.dimse.messages import StoreAnswer
 from storage.errors import (
     IndexUnavailable,
     MismatchedInstance,
@@ -22,9 +20,9 @@ from storage.errors import (
     StorageError,
     UnreadableInstance,
 )
-from storage.ingest import Reception, ingest
-from storage.object_store import ObjectStorage
-from storage.spool import Spool
+from storage.ingest import Intake, Reception
+from storage.objects import StoredObject, digest_of
+from storage.spool import DiskGuard, Spool, SpooledFile, part10_prefix
 
 _log = structlog.get_logger(__name__)
 
@@ -37,6 +35,8 @@ class StoreStatus(IntEnum):
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_DOES_NOT_MATCH = 0xA900
     CANNOT_UNDERSTAND = 0xC000
+    ELEMENTS_DISCARDED = 0xB006
+    """A warning: the sender need not try again, and is not told that these bytes were stored."""
 
 
 MAXIMUM_ERROR_COMMENT_LENGTH: Final = 64
@@ -53,54 +53,72 @@ _STATUS_OF_ERROR: Final[tuple[tuple[type[Exception], StoreStatus], ...]] = (
 
 
 class StorageScp:
-    """The C-STORE handler of one receiver.
+    """Takes in the data sets of one receiver's associations.
 
     ``association_row`` tells the index row of an association.
     """
 
     def __init__(
         self,
-        database: Database,
-        objects: ObjectStorage,
+        intake: Intake,
         spool: Spool,
-        minimum_free_bytes: int,
+        disk: DiskGuard,
         association_row: Callable[[Association], int | None],
     ) -> None:
-        self._database = database
-        self._objects = objects
+        self._intake = intake
         self._spool = spool
-        self._minimum_free_bytes = minimum_free_bytes
+        self._disk = disk
         self._association_row = association_row
 
-    def on_c_store(self, event: Event) -> Dataset:
-        """Handle evt.EVT_C_STORE: ingest the spooled data set, answer what became of it, leave no spool file."""
-        received_at = datetime.now(UTC)
-        request, path = event.request, event.dataset_path
-        # pynetdicom keeps the file open for writing; on disk it is complete, because every fragment was flushed.
-        request._dataset_file.close()
-        reception = Reception(
-            calling_ae_title=event.assoc.requestor.ae_title,
-            peer_address=event.assoc.requestor.address_info.address,
-            association_id=self._association_row(event.assoc),
-            received_at=received_at,
-            expected_sop_class_uid=str(request.AffectedSOPClassUID),
-            expected_sop_instance_uid=str(request.AffectedSOPInstanceUID),
-        )
+    def refusal(self, *, now: bool = False) -> StoreAnswer | None:
+        """Out of resources while the disk is almost full (PS3.4 B.2.3), None otherwise."""
         try:
-            status, reason = self._store(path, reception)
-        finally:
-            path.unlink(missing_ok=True)
-        _log_outcome(status, reason, reception)
-        return _response(status, reason)
+            reason = self._disk.refusal(now=now)
+        except StorageError as error:
+            reason = str(error)
+        return StoreAnswer(StoreStatus.OUT_OF_RESOURCES, error_comment(reason)) if reason else None
 
-    def _store(self, path: Path, reception: Reception) -> tuple[StoreStatus, str]:
+    def open(self, association: Association, request: StoreRequest, transfer_syntax_uid: str) -> SpooledFile:
+        """Begin a data set: a spool file that holds its file meta information already."""
+        file = self._spool.new_file(self._association_row(association))
+        file.write(part10_prefix(request.sop_class_uid, request.sop_instance_uid, transfer_syntax_uid))
+        return file
+
+    def store(self, association: Association, request: StoreRequest, file: SpooledFile) -> StoreAnswer:
+        """Ingest a whole data set and say what became of it; the spool file may be discarded then."""
+        requestor = association.requestor
+        reception = Reception(
+            calling_ae_title=requestor.ae_title,
+            peer_address=requestor.address_info.address,
+            association_id=self._association_row(association),
+            received_at=datetime.now(UTC),
+            expected_sop_class_uid=request.sop_class_uid,
+            expected_sop_instance_uid=request.sop_instance_uid,
+        )
+        status, reason = self._ingest(file, reception)
+        _log_outcome(status, reason, reception)
+        return StoreAnswer(status, error_comment(reason))
+
+    def recover(self) -> int:
+        """Ingest what a crash left whole in the spool; returns how many. Call it before anything is received."""
+        count = 0
+        for orphan in self._spool.recover():
+            reception = Reception("", "", datetime.now(UTC), association_id=orphan.association_id)
+            try:
+                self._intake.ingest(orphan.path, digest_of(orphan.path), reception)
+                count += 1
+            except (UnreadableInstance, MismatchedInstance) as error:
+                _log.warning("orphan-dropped", reason=str(error))
+            orphan.path.unlink(missing_ok=True)
+        return count
+
+    def _ingest(self, file: SpooledFile, reception: Reception) -> tuple[StoreStatus, str]:
         try:
-            free_bytes = self._spool.free_bytes()
-            if free_bytes < self._minimum_free_bytes:
-                return StoreStatus.OUT_OF_RESOURCES, f"disk almost full: {free_bytes >> 20} MiB free"
-            ingest(self._database, self._objects, path, reception)
+            outcome = self._intake.ingest(file.path, StoredObject(file.digest, file.size_bytes), reception).outcome
         except (StorageError, OSError) as error:
             return status_of(error), str(error)
+        if outcome == "kept-first":
+            return StoreStatus.ELEMENTS_DISCARDED, "known instance with other content: the first version is kept"
         return StoreStatus.SUCCESS, ""
 
 
@@ -113,14 +131,6 @@ def error_comment(reason: str) -> str:
     """Return ``reason`` as an Error Comment: at most 64 printable ASCII characters, no backslash (PS3.5 6.2, LO)."""
     printable = "".join(character if " " <= character <= "~" and character != "\\" else " " for character in reason)
     return " ".join(printable.split())[:MAXIMUM_ERROR_COMMENT_LENGTH]
-
-
-def _response(status: StoreStatus, reason: str) -> Dataset:
-    response = Dataset()
-    response.Status = int(status)
-    if reason:
-        response.ErrorComment = error_comment(reason)
-    return response
 
 
 def _log_outcome(status: StoreStatus, reason: str, reception: Reception) -> None:

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from node.workflow.context import NodeContext
 from node.workflow.version import PIPELINE_VERSION
+from storage.describe import describe_study
 from storage.journal import record
 from storage.revisions import find_revision, stored_instances
 
@@ -13,6 +14,7 @@ OBJECTS_AT_ONCE = 8
 
 def assemble_step(context: NodeContext, study_instance_uid: str, number: int) -> None:
     """Verify every object's digest (IntegrityError names a damaged one) and journal the roles and choices."""
+    describe_study(context.database, context.objects, study_instance_uid)
     with context.database.read() as session:
         digests = [
             i.object_digest for i in stored_instances(session, find_revision(session, study_instance_uid, number))

@@ -83,12 +83,12 @@ def test_a_killed_child_is_started_again_and_the_others_go_on(tmp_path: Path, ch
     child("exec sleep 60")
     with supervised(tmp_path) as (supervisor, _, logs):
         slots = [entry.slot for entry in supervisor.children]
-        assert slots == ["receiver-0", "web-0", "worker-0"]
+        assert slots == ["receiver-0", "indexer-0", "web-0", "worker-0"]
         wait_until(lambda: all(started(logs, slot) for slot in slots))
         (victim,) = started(logs, "worker-0")
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: len(started(logs, "worker-0")) == 2)
-        assert [len(started(logs, slot)) for slot in slots] == [1, 1, 2]
+        assert [len(started(logs, slot)) for slot in slots] == [1, 1, 1, 2]
         died = next(entry for entry in logs if entry["event"] == "process.died")
         assert (died["slot"], died["exit_code"]) == ("worker-0", -signal.SIGKILL)
     assert logs[-1]["event"] == "supervisor.stopped"
@@ -99,7 +99,7 @@ def test_a_killed_child_is_started_again_and_the_others_go_on(tmp_path: Path, ch
 @pytest.mark.parametrize(
     ("sections", "slots"),
     [
-        ({"node": {"roles": ["receiver"]}, "dicom": {"processes": 2}}, ["receiver-0", "receiver-1"]),
+        ({"node": {"roles": ["receiver"]}, "dicom": {"processes": 2}}, ["receiver-0", "receiver-1", "indexer-0"]),
         ({"node": {"roles": ["web", "worker"]}, "worker": {"processes": 2}}, ["web-0", "worker-0", "worker-1"]),
         ({"node": {"roles": ["worker"]}, "worker": {"gpu_processes": 1}}, ["worker-0", "gpu-worker-0"]),
         ({"node": {"roles": ["worker"]}, "worker": {"gpu_processes": 1, "queues": ["gpu"]}}, ["gpu-worker-0"]),
@@ -148,9 +148,9 @@ def test_a_stop_waits_for_work_in_hand(tmp_path: Path, child: Callable[[str], No
     finish = f"finish() {{ sleep 0.5; echo done >> {tmp_path}/done; exit 0; }}\ntrap finish TERM"
     child(f"{finish}\necho trapped >> {tmp_path}/ready\n{FOR_EVER}")
     with supervised(tmp_path) as (_, stop, logs):
-        wait_until(lambda: ready(tmp_path) == 3)
+        wait_until(lambda: ready(tmp_path) == 4)
         stop.set()
-    assert (tmp_path / "done").read_text().split() == 3 * ["done"]
+    assert (tmp_path / "done").read_text().split() == 4 * ["done"]
     assert not any(entry["event"] == "process.killed" for entry in logs)
 
 
@@ -160,10 +160,10 @@ def test_what_does_not_stop_is_killed(
     monkeypatch.setattr(module, "DRAIN_S", 0.3)
     child(f"trap '' TERM\necho trapped >> {tmp_path}/ready\n{FOR_EVER}")
     with supervised(tmp_path) as (_, stop, logs):
-        wait_until(lambda: ready(tmp_path) == 3)
+        wait_until(lambda: ready(tmp_path) == 4)
         stop.set()
     killed = [entry["pid"] for entry in logs if entry["event"] == "process.killed"]
-    assert len(killed) == 3
+    assert len(killed) == 4
     assert not any(map(runs, killed))
 
 
@@ -180,7 +180,7 @@ def test_children_end_with_a_killed_supervisor(tmp_path: Path) -> None:
     """kill -9 of the supervisor alone: each child sees its standard input end, finishes and leaves."""
     with running_node(make_node(tmp_path, {})) as node:
         assert node.process is not None
-        slots = ("receiver-0", "web-0", "worker-0")
+        slots = ("receiver-0", "indexer-0", "web-0", "worker-0")
         wait_until(lambda: all(f'"slot": "{slot}"' in node.log.read_text() for slot in slots))
         pids = [node.pid_of(slot) for slot in slots]
         wait_until(lambda: '"worker.started"' in node.log.read_text(), 30)

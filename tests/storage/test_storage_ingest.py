@@ -12,8 +12,9 @@ from pydicom import dcmread
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import OperationalError
 
-from storage.associations import open_association
+from storage.associations import close_association, open_association
 from storage.database import Database
+from storage.describe import describe_pending, describe_study
 from storage.errors import IndexUnavailable, MismatchedInstance, ObjectStoreUnavailable, UnreadableInstance
 from storage.header import dataset_from_json
 from storage.ingest import Ingested, Reception, ingest
@@ -77,6 +78,9 @@ def test_an_instance_is_stored_and_indexed(node: Node, tmp_path: Path) -> None:
     assert ingested.digest == hashlib.sha256(data).hexdigest()
     assert not path.exists()
     assert node.objects.read(ingested.digest) == data
+    assert node.rows(Instance.id, Instance.header) == [(1, None)]
+    assert describe_pending(node.database, node.objects) == 1
+    assert describe_pending(node.database, node.objects) == 0
     with node.database.read() as session:
         instance = session.scalars(select(Instance)).one()
         study = instance.series.study
@@ -171,7 +175,8 @@ def test_our_own_result_is_not_taken_for_an_image(node: Node) -> None:
         )
         session.add(result)
     node.set_revision(RevisionState.FINISHED)
-    ingested = node.receive(SOPInstanceUID="1.2.3.9.9", SeriesInstanceUID="1.2.3.9")
+    identity = {"SOPInstanceUID": "1.2.3.9.9", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.33"}
+    ingested = node.receive(SeriesInstanceUID="1.2.3.9", **identity)
     assert (ingested.outcome, ingested.digest, ingested.revision_number) == ("own-result", None, None)
     assert len(node.rows(Instance.id)) == len(node.rows(StudyRevision.id)) == node.stored_files() == 1
     assert not (node.folder / "received.part").exists()
@@ -201,6 +206,7 @@ def test_instances_are_counted_for_their_association(node: Node) -> None:
     association = open_association(node.database, "receiver-0", "MR1", "10.0.0.1")
     for uid in ("1.2.3.4.5", "1.2.3.4.6"):
         node.receive(reception={"association_id": association}, SOPInstanceUID=uid)
+    close_association(node.database, association)
     assert node.rows(Association.id, Association.instances_received) == [(association, 2)]
     assert node.rows(Instance.sop_instance_uid, Instance.association_id) == [
         ("1.2.3.4.5", association),
@@ -238,7 +244,7 @@ def test_a_locked_index_is_reported_as_such(node: Node, monkeypatch: pytest.Monk
     def locked(*_: object) -> None:
         raise OperationalError("BEGIN IMMEDIATE", {}, Exception("database is locked"))
 
-    monkeypatch.setattr("storage.ingest._index", locked)
+    monkeypatch.setattr("storage.ingest.index_arrivals", locked)
     with pytest.raises(IndexUnavailable, match="index"):
         node.receive()
     assert node.rows(Instance.id) == []
@@ -298,6 +304,7 @@ def test_broken_files_are_indexed_or_refused(node: Node, shared_data: Path, tmp_
         kept += 1
         assert ingested.digest is not None
         assert node.objects.read(ingested.digest) == path.read_bytes()
+        describe_study(node.database, node.objects, ingested.study_instance_uid)
         with node.database.read() as session:
             query = select(Instance).where(Instance.sop_instance_uid == ingested.sop_instance_uid)
             instance = session.scalars(query).one()

@@ -75,6 +75,17 @@ class TestContract:
         (digest,) = digests
         assert store.read(digest) == b"image"
 
+    def test_keeping_leaves_the_file_and_is_idempotent(self, store: ObjectStorage, tmp_path: Path) -> None:
+        digest = hashlib.sha256(b"image").hexdigest()
+        path = tmp_path / "received"
+        path.write_bytes(b"image")
+        for _ in range(2):
+            store.keep(path, digest)
+            assert path.read_bytes() == b"image"
+        path.unlink()
+        assert store.contains(digest)
+        assert store.read(digest) == b"image"
+
     def test_a_missing_object_is_named(self, store: ObjectStorage) -> None:
         assert not store.contains(ABSENT)
         for look in (store.read, store.verify, store.open, store.verified_path):

@@ -1,8 +1,12 @@
 """What was acknowledged is there: after kill -9 in mid transfer, after SIGTERM, and for objects of any size."""
 
+import os
 import shutil
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -132,11 +136,36 @@ def test_too_little_free_space_is_answered_with_out_of_resources(node: NodeFolde
     assert node.instances() == {}
 
 
-def test_a_transfer_ends_before_the_disk_is_full(node: NodeFolder) -> None:
-    limits = AssociationLimits(minimum_free_bytes=3 * shutil.disk_usage(node.data_dir).free)
-    with running_receiver(node, limits=limits) as receiver, RawAssociation(receiver.port, CONTEXTS) as association:
-        uid = generate_uid()
-        with pytest.raises(AssociationEnded):
-            association.store(MRImageStorage, uid, sized_mr_bytes(uid))
-        assert "bytes free on the spool's disk" in receiver.log()
-    assert node.instances() == {}
+def test_a_disk_that_fills_during_a_transfer_is_answered_and_recovers(tmp_path: Path) -> None:
+    """On a volume of its own: 40 MB do not fit, and are answered with 0xA700, not cut off; once room is made they are
+    stored over the same association."""
+    with small_volume(tmp_path / "volume", megabytes=64) as volume:
+        node = NodeFolder.create(volume / "node")
+        limits = AssociationLimits(minimum_free_bytes=20_000_000, recovered_free_bytes=45_000_000)
+        ballast = volume / "ballast"
+        ballast.write_bytes(bytes(15_000_000))
+        large = generate_uid()
+        data_set = sized_mr_bytes(large, rows=5_000, columns=4_000)
+        with running_receiver(node, limits=limits) as receiver, RawAssociation(receiver.port, CONTEXTS) as association:
+            response = association.store(MRImageStorage, large, data_set)
+            assert response.Status == StoreStatus.OUT_OF_RESOURCES
+            assert not node.spooled()
+            ballast.unlink()
+            time.sleep(0.5)
+            small = generate_uid()
+            assert association.store(MRImageStorage, small, sized_mr_bytes(small)).Status == 0x0000
+            association.release()
+        assert set(node.instances()) == {small}
+
+
+@contextmanager
+def small_volume(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A volume of its own size: a tmpfs, which root may mount."""
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small volume needs root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)

@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from node.dimse.association import AssociationLimits
-from node.dimse.guard import MAXIMUM_BUFFERED_MESSAGE_BYTES
+from node.dimse.messages import MAXIMUM_BUFFERED_MESSAGE_BYTES
 from tests.fixtures.instances import sized_mr_bytes
 from tests.fixtures.raw_dimse import (
     A_ABORT,
@@ -210,25 +211,29 @@ def flood(association: RawAssociation, unit: bytes, limit: int) -> None:
     raise AssertionError(f"took {limit} bytes and answered with PDU type {kind}")
 
 
-def test_requests_without_waiting_for_answers_are_bounded(receiver: RunningReceiver, node: NodeFolder) -> None:
-    """Only the first few of a thousand pipelined requests are taken; those acknowledged are stored."""
+def test_requests_without_waiting_for_answers_wait_at_their_sender(receiver: RunningReceiver, node: NodeFolder) -> None:
+    """A thousand pipelined requests: one is in our hands at a time, the others wait in the connection; all are served
+    in order, and memory does not grow."""
     uids = [generate_uid() for _ in range(1000)]
     requests = b"".join(
         data_value(1, store_command(MRImageStorage, uid), command=True, last=True)
         + data_value(1, sized_mr_bytes(uid), command=False, last=True)
         for uid in uids
     )
-    acknowledged: list[str] = []
+    before = receiver.rss_mib()
     with RawAssociation(receiver.port, CONTEXTS) as association:
-        try:
-            association.send(requests)
-            while True:
-                acknowledged.append(association.read_response().AffectedSOPInstanceUID)
-        except AssociationEnded:
-            pass
-    assert len(acknowledged) < len(uids)
-    eventually(lambda: not node.spooled())
-    assert set(acknowledged) <= set(node.instances())
+        sender = threading.Thread(target=association.send, args=(requests,))
+        sender.start()
+        acknowledged, spooled = [], 0
+        for _ in uids:
+            acknowledged.append(association.read_response().AffectedSOPInstanceUID)
+            spooled = max(spooled, len(node.spooled()))
+        sender.join()
+        association.release()
+    assert acknowledged == uids
+    assert spooled <= 1
+    assert receiver.rss_mib(peak=True) - before < 16
+    assert set(uids) <= set(node.instances())
 
 
 UNKNOWN_COMMAND = Dataset()
