@@ -13,8 +13,10 @@ from pydicom.uid import UID
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from node.objects import open_objects
 from node.settings import ConfigurationError, Settings
 from storage.database import Database
+from storage.errors import ObjectStoreUnavailable
 
 DECODED_SYNTAXES = (
     "1.2.840.10008.1.2.5",
@@ -25,6 +27,9 @@ DECODED_SYNTAXES = (
     "1.2.840.10008.1.2.4.201",
 )
 """RLE, JPEG baseline, JPEG lossless, JPEG-LS, JPEG 2000, HTJ2K: what scanners and PACS send compressed."""
+
+ABSENT_DIGEST = "0" * 64
+"""Whether a store has it is asked only to get an answer."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ def examine(settings: Settings) -> list[Check]:
         _decoders,
         _disk,
         _index,
+        _objects,
         _ports,
         _certificates,
         _destinations,
@@ -91,6 +97,18 @@ def _index(settings: Settings) -> Iterator[Check]:
         yield Check("index", "fail", f"does not answer: {type(error).__name__}")
     else:
         yield Check("index", "ok", "answers")
+
+
+def _objects(settings: Settings) -> Iterator[Check]:
+    url = settings.storage.objects_url
+    if not url:
+        return
+    try:
+        open_objects(settings).contains(ABSENT_DIGEST)
+    except ObjectStoreUnavailable as error:
+        yield Check("objects", "fail", str(error))
+    else:
+        yield Check("objects", "ok", f"{url} answers")
 
 
 def _ports(settings: Settings) -> Iterator[Check]:

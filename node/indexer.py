@@ -10,11 +10,11 @@ from typing import Final
 
 import structlog
 
+from node.objects import open_objects
 from node.settings import Settings
 from storage.database import Database
 from storage.describe import describe_pending
 from storage.errors import StorageError
-from storage.objects import ObjectStore
 
 log = structlog.get_logger()
 
@@ -28,7 +28,7 @@ def run_indexer(settings: Settings, stop: threading.Event) -> None:
     """Describe until ``stop`` is set. A volume that is away for a while is waited for."""
     os.nice(_NICENESS)
     database = Database(settings.database_url)
-    objects = ObjectStore(settings.data_dir / "objects")
+    objects = open_objects(settings)
     log.info("indexer.started")
     wait_s = 0.0
     while not stop.wait(wait_s):

@@ -60,13 +60,16 @@ def _watch_supervisor(stop: threading.Event) -> None:
 def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
     from node.dimse.association import AssociationLimits
     from node.dimse.server import ReceiverOptions, run_receiver
+    from node.heartbeat import Heartbeat, identify
+    from node.objects import open_objects
 
+    me = identify(settings, "receiver", slot)
     dicom = settings.dicom
     options = ReceiverOptions(
         ae_title=dicom.ae_title,
         host=dicom.host,
         port=dicom.port,
-        slot_name=slot,
+        slot_name=me.slot,
         peers=settings.peers,
         require_called_ae_title=dicom.require_called_ae_title,
         reuse_port=dicom.processes > 1,
@@ -83,25 +86,33 @@ def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
             transfer_audit_interval_s=settings.audit.transfer_interval_s,
         ),
     )
-    run_receiver(options, settings.database_url, settings.data_dir, stop)
+    with Heartbeat(settings, me, stop):
+        run_receiver(options, settings.database_url, settings.data_dir, stop, open_objects(settings))
 
 
-def _run_indexer(settings: Settings, _slot: str, stop: threading.Event) -> None:
+def _run_indexer(settings: Settings, slot: str, stop: threading.Event) -> None:
+    from node.heartbeat import Heartbeat, identify
     from node.indexer import run_indexer
 
-    run_indexer(settings, stop)
+    with Heartbeat(settings, identify(settings, "indexer", slot), stop):
+        run_indexer(settings, stop)
 
 
 def _run_worker(settings: Settings, slot: str, stop: threading.Event) -> None:
+    from node.heartbeat import Heartbeat, identify
     from node.workflow.worker import Worker
 
-    Worker(LiveSettings.of_process(settings), slot).run(stop)
+    me = identify(settings, "worker", slot, settings.worker.queues_of(slot))
+    with Heartbeat(settings, me, stop) as heartbeat:
+        Worker(LiveSettings.of_process(settings), me, heartbeat).run(stop)
 
 
-def _run_web(settings: Settings, _slot: str, stop: threading.Event) -> None:
+def _run_web(settings: Settings, slot: str, stop: threading.Event) -> None:
+    from node.heartbeat import Heartbeat, identify
     from node.web.server import run_web
 
-    run_web(settings, stop)
+    with Heartbeat(settings, identify(settings, "web", slot), stop):
+        run_web(settings, stop)
 
 
 RUNNERS = {"receiver": _run_receiver, "indexer": _run_indexer, "worker": _run_worker, "web": _run_web}

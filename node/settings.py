@@ -7,6 +7,7 @@ effective settings with these reasons.
 import ipaddress
 import os
 import re
+import socket
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,7 +25,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from storage.object_store import CLOUD_SCHEMES
 from storage.policies import DuplicatePolicy
+
+GPU_WORKER = "gpu-worker"
+"""Slot of the workers that only detect."""
 
 AETitle = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[ -\[\]-~]{1,16}$")]
 """Up to 16 printable ASCII characters without backslash (PS3.5 6.2, VR AE)."""
@@ -79,6 +84,25 @@ class ObjectKind(StrEnum):
     PARAMETRIC_MAP = "parametric-map"
     KEY_OBJECT_NOTE = "key-object-note"
     ORIGINAL = "original"
+
+
+class Role(StrEnum):
+    """What a host of the node does. One host does everything unless told otherwise."""
+
+    RECEIVER = "receiver"
+    WORKER = "worker"
+    WEB = "web"
+
+
+class QueueName(StrEnum):
+    """The queues that workers take jobs from."""
+
+    QUALITY = "quality"
+    """Assemble, assess, gate, report."""
+    GPU = "gpu"
+    """Detection."""
+    DELIVER = "deliver"
+    """Sending results."""
 
 
 class _Section(BaseModel):
@@ -182,7 +206,15 @@ class StorageSettings(_Section):
 
     data_dir: Path = Field(Path("pacsgate-data"), description="index, objects and spool live together on one volume")
     database_url: str = Field("", description="empty: SQLite under data_dir; postgresql+psycopg://... for PostgreSQL")
-    objects_url: str = Field("", description="empty: files under data_dir/objects")
+    objects_url: str = Field(
+        "", description="empty: files under data_dir/objects; s3://bucket/prefix, gs://, az:// where hosts share them"
+    )
+    objects_endpoint_url: str = Field("", description="empty: Amazon's own; address of another S3 server")
+    cache_max_bytes: int = Field(
+        20_000_000_000,
+        ge=100_000_000,
+        description="local copies of objects from objects_url: some forty prostate MRI, so that no step fetches twice",
+    )
     minimum_free_bytes: int = Field(
         1_000_000_000,
         ge=0,
@@ -197,6 +229,41 @@ class StorageSettings(_Section):
         DuplicatePolicy.REPLACE_IF_CHANGED,
         description="keep-first, replace-if-changed or replace-always: an image sent again after a correction counts",
     )
+
+
+class NodeSettings(_Section):
+    """This host among those that share an index."""
+
+    host_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = Field(
+        "", description="empty: the machine's name; must differ between hosts that share an index"
+    )
+    roles: tuple[Role, ...] = Field(tuple(Role), min_length=1, description="one host does everything")
+    heartbeat_interval_s: float = Field(5, ge=0.1, le=60, description="three of them fit into silent_after_s")
+    silent_after_s: float = Field(
+        15, ge=0.5, le=600, description="longer pauses happen to no healthy host; shorter ones to a busy database"
+    )
+
+
+class WorkerSettings(_Section):
+    """The worker processes of this host."""
+
+    queues: tuple[QueueName, ...] = Field(tuple(QueueName), min_length=1, description="one worker does everything")
+    processes: int = Field(1, ge=1, le=64, description="each takes one study at a time, a core and 0.4 GB")
+    gpu_processes: int = Field(
+        0, ge=0, le=16, description="0: the processes above detect, too; else one per GPU takes detection off them"
+    )
+
+    def queues_of(self, slot: str) -> tuple[QueueName, ...]:
+        """The queues of the worker process in ``slot``: a GPU worker only detects, and then the others do not."""
+        if slot.startswith(GPU_WORKER):
+            return (QueueName.GPU,)
+        return tuple(q for q in self.queues if q is not QueueName.GPU or not self.gpu_processes)
+
+    def slots(self) -> tuple[str, ...]:
+        """The slots of this host's worker processes."""
+        general = tuple(f"worker-{n}" for n in range(self.processes)) if self.queues_of("worker") else ()
+        gpu = self.gpu_processes if QueueName.GPU in self.queues else 0
+        return general + tuple(f"{GPU_WORKER}-{n}" for n in range(gpu))
 
 
 class CompletionSettings(_Section):
@@ -417,6 +484,8 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     web: WebSettings = WebSettings()
     storage: StorageSettings = StorageSettings()
+    node: NodeSettings = NodeSettings()
+    worker: WorkerSettings = WorkerSettings()
     completion: CompletionSettings = CompletionSettings()
     delivery: DeliverySettings = DeliverySettings()
     decoding: DecodingSettings = DecodingSettings()
@@ -456,6 +525,11 @@ class Settings(BaseSettings):
     def engine_url(self) -> str:
         """SQLAlchemy URL of the job engine: a file of its own beside the index, or a schema of the same PostgreSQL."""
         return self.storage.database_url or f"sqlite:///{self.data_dir / 'engine.db'}"
+
+    @property
+    def host_name(self) -> str:
+        """What this host is called in the index."""
+        return self.node.host_name or socket.gethostname()
 
     def receivers_of(self, kind: str) -> tuple[str, ...]:
         """Names of the destinations that receive objects of this kind."""
@@ -539,8 +613,7 @@ def refuse_unsafe(settings: Settings) -> None:
             f"dicom.host = {settings.dicom.host!r} lets other machines in: name them under [[peers]] first"
         )
     _refuse_half_tls(settings)
-    if settings.storage.objects_url:
-        raise ConfigurationError("storage.objects_url: only local files are supported in this version; leave it empty")
+    _refuse_unusable_hosts(settings)
     if settings.storage.recovered_free_bytes < settings.storage.minimum_free_bytes:
         raise ConfigurationError("storage.recovered_free_bytes is less than minimum_free_bytes: raise it above")
     for kind, names in (
@@ -564,3 +637,27 @@ def _refuse_unsafe_routes(settings: Settings) -> None:
             raise ConfigurationError(
                 f"[[destinations]] {destination.name}: {destination.host}:{destination.port} is this node itself"
             )
+
+
+def _refuse_unusable_hosts(settings: Settings) -> None:
+    """Refuse what cannot work across machines, or would lose a live host's work."""
+    storage, node = settings.storage, settings.node
+    scheme = storage.objects_url.partition("://")[0]
+    if storage.objects_url and scheme not in CLOUD_SCHEMES:
+        raise ConfigurationError(
+            f"storage.objects_url = {storage.objects_url!r}: leave it empty for local files, or begin with "
+            + " or ".join(f"{known}://" for known in CLOUD_SCHEMES)
+        )
+    if "@" in storage.objects_url:
+        raise ConfigurationError("storage.objects_url holds no credentials; give them in the environment")
+    if storage.objects_endpoint_url and scheme != "s3":
+        raise ConfigurationError("storage.objects_endpoint_url is for objects_url = s3://... only")
+    if node.silent_after_s < 3 * node.heartbeat_interval_s:
+        raise ConfigurationError(
+            "node.silent_after_s is shorter than three heartbeat_interval_s: one late heartbeat would take a live host "
+            "for dead"
+        )
+    if node.roles == (Role.WORKER,) and settings.database_url.startswith("sqlite"):
+        raise ConfigurationError(
+            "node.roles = worker alone needs an index that other hosts reach: set storage.database_url to PostgreSQL"
+        )

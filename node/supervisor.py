@@ -17,9 +17,9 @@ import structlog
 from prometheus_client import start_http_server
 
 from node import signs_of_life, telemetry
-from node.settings import Settings
+from node.objects import open_objects
+from node.settings import Role, Settings
 from storage.database import Database
-from storage.objects import ObjectStore
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ def prepare(settings: Settings) -> Iterator[int]:
         database = Database(settings.database_url)
         database.migrate()
         database.dispose()
-        ObjectStore(settings.data_dir / "objects").sweep_temporary(TEMPORARY_ORPHAN_AGE_S)
+        open_objects(settings).sweep_temporary(TEMPORARY_ORPHAN_AGE_S)
         telemetry.clear(settings.data_dir)
         signs_of_life.clear(settings.data_dir)
         yield lock.fileno()
@@ -109,12 +109,7 @@ class Supervisor:
         self._environment = dict(os.environ, PACSGATE_STORAGE__DATA_DIR=str(settings.data_dir))
         if config_file is not None:
             self._environment["PACSGATE_CONFIG"] = str(config_file.absolute())
-        receivers = [Child("receiver", f"receiver-{n}") for n in range(settings.dicom.processes)]
-        self.children = [*receivers, Child("indexer", "indexer-0"), Child("web", "web-0")]
-        if importlib.util.find_spec("scipy") is None:
-            log.warning("worker.absent", reason="image processing is not installed: studies are received and wait")
-        else:
-            self.children.append(Child("worker", "worker-0"))
+        self.children = [*_children(settings)]
 
     def run(self, stop: Event) -> None:
         """Supervise until ``stop`` is set, then drain."""
@@ -176,3 +171,19 @@ class Supervisor:
                 process.kill()
                 process.wait()
         log.info("supervisor.stopped")
+
+
+def _children(settings: Settings) -> Iterator[Child]:
+    """The processes that this host's roles ask for."""
+    roles = settings.node.roles
+    if Role.RECEIVER in roles:
+        yield from (Child("receiver", f"receiver-{n}") for n in range(settings.dicom.processes))
+        yield Child("indexer", "indexer-0")
+    if Role.WEB in roles:
+        yield Child("web", "web-0")
+    if Role.WORKER not in roles:
+        return
+    if importlib.util.find_spec("scipy") is None:
+        log.warning("worker.absent", reason="image processing is not installed: studies are received and wait")
+        return
+    yield from (Child("worker", slot) for slot in settings.worker.slots())

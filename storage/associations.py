@@ -48,11 +48,16 @@ def close_stale(database: Database, receiver: str) -> int:
     No sender is connected to a process that has just started.
     """
     with database.session() as session:
-        stale = _close(session, Association.receiver == receiver)
-        if stale:
-            message = f"receiver {receiver} started and closed {stale} association(s) that its last run left open"
-            record(session, "associations-closed", message, receiver=receiver, associations=stale)
-        return stale
+        return close_stale_in(session, receiver, "it started again")
+
+
+def close_stale_in(session: Session, receiver: str, why: str) -> int:
+    """Close the associations that ``receiver`` has open, in the caller's transaction; returns how many."""
+    stale = _close(session, Association.receiver == receiver)
+    if stale:
+        message = f"{stale} association(s) that receiver {receiver} had left open were closed: {why}"
+        record(session, "associations-closed", message, receiver=receiver, associations=stale)
+    return stale
 
 
 def _close(session: Session, which: ColumnElement[bool]) -> int:

@@ -16,6 +16,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 
+from storage.postgresql import CONNECT_ARGUMENTS
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK_WAIT_S = 30.0
 """How long a writer waits for another one. An ingest holds the lock for milliseconds; a migration for seconds."""
@@ -164,7 +166,9 @@ def _sqlite_engine(url: URL) -> Engine:
 
 def _postgresql_engine(url: URL) -> Engine:
     # READ COMMITTED, PostgreSQL's default: concurrent receivers wait for each other's rows instead of failing.
-    return create_engine(url, pool_size=POOL_SIZE, max_overflow=MAX_OVERFLOW, pool_pre_ping=True)
+    return create_engine(
+        url, pool_size=POOL_SIZE, max_overflow=MAX_OVERFLOW, pool_pre_ping=True, connect_args=CONNECT_ARGUMENTS
+    )
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

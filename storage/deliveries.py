@@ -189,7 +189,9 @@ def book(
 
     An object that has been replayed or replaced while it was on its way stays due: the attempt was an earlier round's.
     """
-    rows = session.scalars(select(Delivery).where(Delivery.id.in_([due.delivery_id for due in attempts])))
+    ids = [due.delivery_id for due in attempts]
+    # Locked: a worker that was taken for dead may book the same attempts.
+    rows = session.scalars(select(Delivery).where(Delivery.id.in_(ids)).with_for_update())
     by_id = {row.id: row for row in rows}
     booked = []
     for due, attempt in attempts.items():

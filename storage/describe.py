@@ -15,7 +15,7 @@ from storage.database import Database
 from storage.errors import IntegrityError, ObjectMissing, UnreadableInstance
 from storage.header import read_header
 from storage.models import Instance, Series, Study
-from storage.objects import ObjectStore
+from storage.object_store import ObjectStorage
 
 BATCH_SIZE = 50
 """Instances described in one transaction: some tenths of a second of work."""
@@ -35,7 +35,7 @@ class _Described:
     faults: list[str]
 
 
-def describe_pending(database: Database, objects: ObjectStore, limit: int = BATCH_SIZE) -> int:
+def describe_pending(database: Database, objects: ObjectStorage, limit: int = BATCH_SIZE) -> int:
     """Describe the instances that have waited longest, ``limit`` at most; returns how many.
 
     Several processes may do this at once, on several hosts: on PostgreSQL each takes what the others have not.
@@ -48,7 +48,7 @@ def describe_pending(database: Database, objects: ObjectStore, limit: int = BATC
     return _describe(database, objects, _waiting().limit(limit))
 
 
-def describe_study(database: Database, objects: ObjectStore, study_instance_uid: str) -> int:
+def describe_study(database: Database, objects: ObjectStorage, study_instance_uid: str) -> int:
     """Describe what waits of one study; returns how many. Its steps call this before they read its headers."""
     of_study = _waiting().join(Series).join(Study).where(Study.study_instance_uid == study_instance_uid)
     count = 0
@@ -63,7 +63,7 @@ def _waiting() -> Select[int, str, list[str]]:
 
 
 def _describe(
-    database: Database, objects: ObjectStore, query: Select[int, str, list[str]], *, skip_locked: bool = True
+    database: Database, objects: ObjectStorage, query: Select[int, str, list[str]], *, skip_locked: bool = True
 ) -> int:
     if database.is_sqlite:  # its one writer's lock must not be held while headers are read
         with database.read() as session:
@@ -80,11 +80,11 @@ def _describe(
     return len(pending)
 
 
-def _read_all(objects: ObjectStore, pending: Iterable[_Pending]) -> list[_Described]:
+def _read_all(objects: ObjectStorage, pending: Iterable[_Pending]) -> list[_Described]:
     return [_read(objects, item) for item in pending]
 
 
-def _read(objects: ObjectStore, pending: _Pending) -> _Described:
+def _read(objects: ObjectStorage, pending: _Pending) -> _Described:
     try:
         header = read_header(objects.verified_path(pending.digest))
     except (UnreadableInstance, ObjectMissing, IntegrityError) as error:

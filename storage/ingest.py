@@ -16,7 +16,8 @@ from storage.group_commit import GroupCommit
 from storage.header import IndexAttributes, read_index_attributes
 from storage.indexing import Arrival, Ingested, Reception, index_arrivals, ingested
 from storage.models import ResultObject
-from storage.objects import ObjectStore, StoredObject, digest_of
+from storage.object_store import ObjectStorage
+from storage.objects import StoredObject, digest_of
 from storage.policies import DuplicatePolicy
 
 __all__ = ["Ingested", "Intake", "Reception", "ingest"]
@@ -26,7 +27,10 @@ class Intake:
     """Ingests for all threads of one process; instances that come at the same time share a commit."""
 
     def __init__(
-        self, database: Database, objects: ObjectStore, duplicates: DuplicatePolicy = DuplicatePolicy.REPLACE_IF_CHANGED
+        self,
+        database: Database,
+        objects: ObjectStorage,
+        duplicates: DuplicatePolicy = DuplicatePolicy.REPLACE_IF_CHANGED,
     ) -> None:
         self._database = database
         self._objects = objects
@@ -77,7 +81,7 @@ _ACQUIRED = frozenset((MRImageStorage, EnhancedMRImageStorage, CTImageStorage, E
 """SOP classes that no result of ours has."""
 
 
-def ingest(database: Database, objects: ObjectStore, path: Path, reception: Reception) -> Ingested:
+def ingest(database: Database, objects: ObjectStorage, path: Path, reception: Reception) -> Ingested:
     """Ingest one file by itself, see `Intake.ingest`; ``path`` is consumed unless this raises."""
     try:
         stored = digest_of(path)

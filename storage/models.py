@@ -424,6 +424,40 @@ class DestinationState(Base):
     last_failure: Mapped[str] = mapped_column(Text, default="")
 
 
+class ExecutorState(StrEnum):
+    """What a process of a node is doing. Only workers are ever anything but running."""
+
+    WAITING = "waiting"
+    """For workers of another pipeline version to finish."""
+    RUNNING = "running"
+    DRAINING = "draining"
+    """Finishes what it has begun and takes nothing new."""
+    DRAINED = "drained"
+    """Has finished and waits to be stopped or to be asked to go on."""
+
+
+class Executor(Base):
+    """A live process of some host: its heartbeat. The row of a host that died is what its work is recovered by."""
+
+    __tablename__ = "executor"
+
+    slot: Mapped[str] = mapped_column(Text, primary_key=True)
+    """``HOST/worker-0``: the same after a restart, never the name of two live processes."""
+    run_id: Mapped[str] = mapped_column(String(32))
+    """New with every start, so that a process notices when another one has taken its slot."""
+    host: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(String(16))
+    pid: Mapped[int] = mapped_column(BigInteger)
+    queues: Mapped[list[str]] = mapped_column(default=list)
+    pipeline_version: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    jobs: Mapped[int] = mapped_column(default=0)
+    """Jobs it is working on."""
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    """The last heartbeat by the database's clock: hosts' clocks differ."""
+
+
 class Peer(Base):
     """A remote application entity that has talked to us, as configured or as seen."""
 

@@ -117,6 +117,10 @@ class ObjectStore:
             raise InvalidDigest(f"{digest[:80]!r} is not a SHA-256 in lower-case hexadecimal")
         return self.root / digest[:2] / digest
 
+    def contains(self, digest: str) -> bool:
+        """Whether the store holds an object of this digest. Its content is not checked."""
+        return self.path(digest).is_file()
+
     def open(self, digest: str) -> BufferedReader:
         """Open the object for reading. The content is not checked; see `verify`.
 

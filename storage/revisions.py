@@ -50,13 +50,14 @@ class StoredInstance:
     header: dict[str, Any]
 
 
-def find_revision(session: Session, study_instance_uid: str, number: int) -> StudyRevision:
-    """The revision, or UnknownStudy."""
-    revision = session.scalar(
+def find_revision(session: Session, study_instance_uid: str, number: int, *, locked: bool = False) -> StudyRevision:
+    """The revision, or UnknownStudy; ``locked`` until the transaction ends, for one that decides by its state."""
+    query = (
         select(StudyRevision)
         .join(Study)
         .where(Study.study_instance_uid == study_instance_uid, StudyRevision.number == number)
     )
+    revision = session.scalar(query.with_for_update(of=StudyRevision) if locked else query)
     if revision is None:
         raise UnknownStudy(f"study {study_instance_uid} has no revision {number} in this index")
     return revision

@@ -6,6 +6,7 @@ import typer
 
 from node.cli import (
     delivery_commands,
+    hosts_commands,
     node_commands,
     offline_commands,
     operate_commands,
@@ -31,6 +32,7 @@ def prepare() -> None:
 
 
 node_commands.register(app)
+hosts_commands.register(app)
 offline_commands.register(app)
 operate_commands.register(app)
 peer_commands.register(app)

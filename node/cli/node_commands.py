@@ -1,7 +1,9 @@
 """Commands that run the node and show its configuration: up, config show, doctor."""
 
+import os
 import signal
-from typing import TYPE_CHECKING
+from json import dumps
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,13 +23,21 @@ def register(app: typer.Typer) -> None:
     app.add_typer(config_app, name="config")
 
 
-def up(config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+def up(
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    roles: Annotated[
+        str, typer.Option(help="what this host does, of receiver,worker,web; overrides [node] roles")
+    ] = "",
+) -> None:
     """Run the node: receiver, worker and web processes under one supervisor. Ctrl-C or SIGTERM drains and stops."""
     from node import audit
     from node.log import configure_logging
     from node.signals import stop_on
     from node.supervisor import DataDirectoryInUse, Supervisor, prepare
 
+    if roles:
+        os.environ["PACSGATE_NODE__ROLES"] = dumps([role.strip() for role in roles.split(",")])
     settings = settings_of(config, data_dir)
     if settings.tls.enabled:
         _check_certificates(settings.tls)

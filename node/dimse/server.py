@@ -3,7 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Self
 
 import structlog
@@ -22,6 +22,7 @@ from node.settings import Peer, TlsSettings
 from storage.associations import close_stale
 from storage.database import Database
 from storage.ingest import Intake
+from storage.object_store import ObjectStorage
 from storage.objects import ObjectStore
 from storage.policies import DuplicatePolicy
 from storage.spool import DiskGuard, Spool
@@ -42,7 +43,7 @@ class ReceiverOptions:
     port: int = 11112
     """0 takes a free port; `Receiver.port` tells which."""
     slot_name: str = "receiver-0"
-    """Names this process in the index and its folder in the spool; stable over restarts, unique on this machine."""
+    """Names this process in the index and its folder in the spool; stable over restarts, unique among hosts."""
     peers: tuple[Peer, ...] = ()
     """Who may associate; empty lets everybody in."""
     require_called_ae_title: bool = False
@@ -66,11 +67,11 @@ class Receiver:
     The library underneath takes its options per process.
     """
 
-    def __init__(self, options: ReceiverOptions, database: Database, objects: ObjectStore, spool_root: Path) -> None:
+    def __init__(self, options: ReceiverOptions, database: Database, objects: ObjectStorage, spool_root: Path) -> None:
         self._options = options
         self._database = database
         # A folder per slot, so that a restart sweeps its own orphans and never a neighbour's transfer.
-        self._spool = Spool(spool_root / options.slot_name)
+        self._spool = Spool(spool_root / PurePath(options.slot_name).name)
         hosts = PeerHosts(options.host_name_lifetime_s)
         policy = AssociationPolicy(options.ae_title, options.peers, options.require_called_ae_title, hosts)
         self._register = AssociationRegister(policy, options.limits, database, options.slot_name)
@@ -174,14 +175,21 @@ class Receiver:
         return True
 
 
-def run_receiver(options: ReceiverOptions, database_url: str, data_dir: Path, stop: threading.Event) -> None:
+def run_receiver(
+    options: ReceiverOptions,
+    database_url: str,
+    data_dir: Path,
+    stop: threading.Event,
+    objects: ObjectStorage | None = None,
+) -> None:
     """Run one receiver in this process until ``stop`` is set, then drain it and return.
 
-    Objects go to ``data_dir/objects``, the spool is ``data_dir/spool/SLOT``. The index is expected to be migrated.
+    Objects go to ``objects``, by default ``data_dir/objects``; the spool is ``data_dir/spool/SLOT`` without the host.
+    The index is expected to be migrated.
     """
     database = Database(database_url)
     try:
-        with Receiver(options, database, ObjectStore(data_dir / "objects"), data_dir / "spool"):
+        with Receiver(options, database, objects or ObjectStore(data_dir / "objects"), data_dir / "spool"):
             stop.wait()
     finally:
         database.dispose()

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from ai.volumes.decoding import DecoderLimits, FrameDecoder
 from ai.volumes.load import DicomFileSource
 from ai.volumes.types import Assembly, PixelSource
 from node.live_settings import ConfigurationChange, LiveSettings
+from node.objects import open_objects
 from node.results.identity import ResultIdentity
 from node.routing.rules import rules_version
 from node.settings import Settings
@@ -24,7 +25,7 @@ from storage.database import Database
 from storage.describe import describe_study
 from storage.header import dataset_from_json
 from storage.journal import record
-from storage.objects import ObjectStore
+from storage.object_store import ObjectStorage
 from storage.revisions import find_revision, stored_instances
 
 log = structlog.get_logger()
@@ -84,6 +85,23 @@ def identified(
     return header
 
 
+class ObjectPaths(Mapping[str, Path]):
+    """SOP Instance UID -> local file, asked of the object store at each look: a shared store copies it here then."""
+
+    def __init__(self, objects: ObjectStorage, digests: Mapping[str, str]) -> None:
+        self._objects = objects
+        self._digests = digests
+
+    def __getitem__(self, sop_instance_uid: str) -> Path:
+        return self._objects.path(self._digests[sop_instance_uid])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._digests)
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+
 class NodeContext:
     """Settings, index and object store of a running node, and the studies its steps are working on.
 
@@ -97,7 +115,7 @@ class NodeContext:
         self._live = settings if isinstance(settings, LiveSettings) else LiveSettings(settings)
         settings = self._live.current
         self.database = Database(settings.database_url)
-        self.objects = ObjectStore(settings.data_dir / "objects")
+        self.objects = open_objects(settings)
         self.decoder = FrameDecoder(DecoderLimits(settings.decoding.memory_bytes, settings.decoding.deadline_s))
         self._studies: OrderedDict[tuple[str, int], LoadedStudy] = OrderedDict()
         self._lock = threading.Lock()
@@ -152,5 +170,5 @@ class NodeContext:
             )
             for i in instances
         }
-        paths = {i.sop_instance_uid: self.objects.path(i.object_digest) for i in instances}
+        paths = ObjectPaths(self.objects, {i.sop_instance_uid: i.object_digest for i in instances})
         return load_study(study_instance_uid, headers, paths, number, closed_at, self.decoder)

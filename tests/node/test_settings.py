@@ -47,7 +47,14 @@ def test_a_destination_receives_every_kind_of_result_unless_told() -> None:
         ("[dicom]\nae_title = 'BACK\\\\SLASH'", "dicom.ae_title"),
         ("[dicom\n", "pacsgate.toml"),
         ("[dicom]\nhost = '0.0.0.0'", "[[peers]]"),
-        ("[storage]\nobjects_url = 's3://bucket'", "objects_url"),
+        ("[storage]\nobjects_url = 'ftp://bucket'", "objects_url"),
+        ("[storage]\nobjects_url = 's3://key:secret@bucket'", "no credentials"),
+        ("[storage]\nobjects_endpoint_url = 'http://127.0.0.1:9000'", "objects_endpoint_url"),
+        ("[node]\nsilent_after_s = 10", "three heartbeat_interval_s"),
+        ("[node]\nroles = ['worker']", "PostgreSQL"),
+        ("[node]\nroles = ['scanner']", "node.roles"),
+        ("[node]\nhost_name = '../etc'", "node.host_name"),
+        ("[worker]\nqueues = []", "worker.queues"),
         ("[[destinations]]\nname = 'a/b'\nae_title = 'A'\nhost = 'h'\nport = 1", "destinations"),
         ("[[destinations]]\nname='a'\nae_title='A'\nhost='h'\nport=1\nreceives=['everything']", "receives"),
         (2 * "[[destinations]]\nname='a'\nae_title='A'\nhost='h'\nport=1\n", "share a name"),
@@ -73,7 +80,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_every_option_states_the_reason_of_its_default() -> None:
     settings = load_settings()
-    for name in ("dicom", "association", "tls", "audit", "web", "storage", "completion", "delivery"):
+    for name in ("dicom", "association", "tls", "audit", "web", "storage", "node", "worker", "completion", "delivery"):
         for key, info in type(getattr(settings, name)).model_fields.items():
             assert info.description, f"{name}.{key}"
 

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -97,6 +98,29 @@ def test_a_killed_child_is_started_again_and_the_others_go_on(tmp_path: Path, ch
     assert logs[-1]["event"] == "supervisor.stopped"
     pids = [pid for slot in slots for pid in started(logs, slot)]
     assert not any(map(runs, pids)), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("sections", "slots"),
+    [
+        ({"node": {"roles": ["receiver"]}, "dicom": {"processes": 2}}, ["receiver-0", "receiver-1", "indexer-0"]),
+        ({"node": {"roles": ["web", "worker"]}, "worker": {"processes": 2}}, ["web-0", "worker-0", "worker-1"]),
+        ({"node": {"roles": ["worker"]}, "worker": {"gpu_processes": 1}}, ["worker-0", "gpu-worker-0"]),
+        ({"node": {"roles": ["worker"]}, "worker": {"gpu_processes": 1, "queues": ["gpu"]}}, ["gpu-worker-0"]),
+        ({"node": {"roles": ["worker"]}, "worker": {"gpu_processes": 1, "queues": ["quality"]}}, ["worker-0"]),
+    ],
+)
+def test_a_host_runs_what_its_roles_ask_for(tmp_path: Path, sections: dict[str, Any], slots: list[str]) -> None:
+    storage = {"data_dir": tmp_path, "database_url": "postgresql+psycopg://index.example/pacsgate"}
+    settings = load_settings(storage=storage, **sections)
+    assert [child.slot for child in Supervisor(settings, None, 0).children] == slots
+
+
+def test_a_gpu_worker_only_detects_and_takes_that_off_the_others() -> None:
+    worker = load_settings(worker={"gpu_processes": 1}).worker
+    assert worker.queues_of("gpu-worker-0") == ("gpu",)
+    assert worker.queues_of("worker-0") == ("quality", "deliver")
+    assert load_settings().worker.queues_of("worker-0") == ("quality", "gpu", "deliver")
 
 
 def test_what_keeps_dying_is_started_ever_more_slowly(

@@ -1,0 +1,12 @@
+"""The object store that the node's settings name, for the processes that use it."""
+
+from node.settings import Settings
+from storage.object_store import ObjectStorage, open_object_store
+
+
+def open_objects(settings: Settings) -> ObjectStorage:
+    """Local files or a bucket. Raises ObjectStoreUnavailable where the settings or the installation do not allow it."""
+    storage = settings.storage
+    return open_object_store(
+        storage.objects_url, settings.data_dir, storage.objects_endpoint_url, storage.cache_max_bytes
+    )
