@@ -84,7 +84,7 @@ class StorageSettings(_Section):
 
 
 class CompletionSettings(_Section):
-    """When a series or study counts as complete. DICOM has no end-of-study message; silence has to do."""
+    """When a series or study counts as complete: by evidence of its sender, else by silence (docs/completion.md)."""
 
     series_quiet_s: float = Field(5, gt=0, description="seconds without a new instance until a series is closed")
     study_quiet_s: float = Field(
@@ -92,6 +92,15 @@ class CompletionSettings(_Section):
     )
     open_association_quiet_s: float = Field(
         60, gt=0, description="seconds of silence when an association stays open: some scanners hold one all day"
+    )
+    evidence_guard_s: float = Field(
+        1, ge=0, description="seconds of silence even with evidence: instances overtake each other on the way"
+    )
+    incomplete_wait_s: float = Field(
+        60, gt=0, description="seconds of silence while instances are known to be missing: a sender retries within them"
+    )
+    procedure_step_wait_s: float = Field(
+        1800, gt=0, description="seconds of silence of a study whose MPPS is in progress: the patient is on the table"
     )
 
 

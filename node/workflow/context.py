@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from node.workflow.version import PIPELINE_VERSION
 from storage.database import Database
 from storage.header import dataset_from_json
 from storage.objects import ObjectStore
-from storage.revisions import find_revision, stored_instances
+from storage.revisions import StoredInstance, find_revision, stored_instances
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,12 @@ class NodeContext:
             revision = find_revision(session, study_instance_uid, number)
             instances = stored_instances(session, revision)
             closed_at = revision.closed_at or revision.opened_at
+        return self.load(study_instance_uid, instances, number, closed_at)
+
+    def load(
+        self, study_instance_uid: str, instances: Sequence[StoredInstance], number: int, at: datetime
+    ) -> LoadedStudy:
+        """A study, or what there is of it so far, from these instances."""
         headers = {
             i.sop_instance_uid: identified(
                 dataset_from_json(i.header),
@@ -112,4 +118,4 @@ class NodeContext:
             for i in instances
         }
         paths = {i.sop_instance_uid: self.objects.path(i.object_digest) for i in instances}
-        return load_study(study_instance_uid, headers, paths, number, closed_at)
+        return load_study(study_instance_uid, headers, paths, number, at)

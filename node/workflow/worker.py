@@ -9,6 +9,8 @@ import structlog
 from node.settings import Settings
 from node.workflow.assemble import assemble_step
 from node.workflow.assess import assess_step
+from node.workflow.assess_series import assess_series_step, series_failed
+from node.workflow.completion import close_what_is_complete, completion_policy
 from node.workflow.context import NodeContext
 from node.workflow.deliver import deliver_step, delivery_failed
 from node.workflow.detect import detect_step
@@ -16,14 +18,15 @@ from node.workflow.engine import JobEngine
 from node.workflow.gate import gate_step
 from node.workflow.report import report_step
 from node.workflow.version import PIPELINE_VERSION
-from storage.completion import QuietTimes, close_quiet_series, close_quiet_studies
 from storage.deliveries import due_deliveries
 from storage.journal import record
 from storage.models import utc_now
 from storage.revisions import closed_revisions, fail, find_revision
+from storage.series import closed_series
 
 log = structlog.get_logger()
 
+SERIES = "series"
 STUDY = "study"
 DELIVERY = "delivery"
 STUDY_STEPS = (
@@ -43,12 +46,12 @@ class Worker:
 
     def __init__(self, settings: Settings, slot: str = "worker-0") -> None:
         self.context = NodeContext(settings)
-        completion = settings.completion
-        self._quiet = QuietTimes(
-            completion.series_quiet_s, completion.study_quiet_s, completion.open_association_quiet_s
-        )
+        self._policy = completion_policy(settings.completion)
         self._submitted: set[str] = set()
         self._engine = JobEngine(settings.engine_url, slot, PIPELINE_VERSION)
+        self._engine.define(
+            SERIES, [("assess", partial(assess_series_step, self.context))], partial(series_failed, self.context)
+        )
         self._engine.define(
             STUDY, [(name, partial(step, self.context)) for name, step in STUDY_STEPS], self._study_failed
         )
@@ -70,17 +73,18 @@ class Worker:
         log.info("worker.stopped")
 
     def sweep(self) -> None:
-        """Close what is quiet, submit what is complete, give up what is dead, deliver what is due.
+        """Close what is complete, submit what is closed, give up what is dead, deliver what is due.
 
         Workflow ids carry the pipeline version: after an upgrade the engine leaves workflows of the old version alone,
         and what they had not finished starts anew under the new one.
         """
         now = utc_now()
-        with self.context.database.session() as session:
-            close_quiet_series(session, self._quiet, now)
-            for closed in close_quiet_studies(session, self._quiet, now):
-                log.info("study.closed", study_instance_uid=closed.study_instance_uid, reason=closed.reason)
+        close_what_is_complete(self.context, self._policy, now)
         with self.context.database.read() as session:
+            series = {
+                f"{PIPELINE_VERSION}/series/{study_uid}/{uid}/{closing}": (study_uid, uid, closing)
+                for study_uid, uid, closing in closed_series(session, PIPELINE_VERSION)
+            }
             studies = {
                 f"{PIPELINE_VERSION}/study/{uid}/{number}": (uid, number) for uid, number in closed_revisions(session)
             }
@@ -88,14 +92,18 @@ class Worker:
                 f"{PIPELINE_VERSION}/delivery/{d.study_instance_uid}/{d.revision}/{d.destination}/{d.attempt}": d
                 for d in due_deliveries(session, now)
             }
-        self._submitted &= studies.keys() | deliveries.keys()
+        self._submitted &= series.keys() | studies.keys() | deliveries.keys()
+        for workflow_id, series_key in series.items():
+            self._submit(SERIES, series_key, workflow_id)
         for workflow_id, key in studies.items():
             self._submit(STUDY, key, workflow_id)
         for workflow_id, due in deliveries.items():
             key_of_due = (due.study_instance_uid, due.revision, due.destination)
             self._submit(DELIVERY, key_of_due, workflow_id, partition=due.destination)
-        for workflow_id in self._engine.dead([*studies, *deliveries]):
-            if workflow_id in studies:
+        for workflow_id in self._engine.dead([*series, *studies, *deliveries]):
+            if workflow_id in series:
+                series_failed(self.context, *series[workflow_id], PARKED)
+            elif workflow_id in studies:
                 self._study_failed(*studies[workflow_id], PARKED)
             else:
                 due = deliveries[workflow_id]
