@@ -104,6 +104,18 @@ class CompletionSettings(_Section):
     )
 
 
+class CommitmentSettings(_Section):
+    """Storage commitment: reports to peers that ask us for it, requests to destinations that give it."""
+
+    first_retry_s: float = Field(10, gt=0, description="a modality that restarts takes reports again within minutes")
+    backoff_rate: float = Field(2, ge=1, le=100, description="each wait is this much longer than the one before")
+    max_attempts: int = Field(12, ge=1, le=100, description="about four hours; by then modalities ask again themselves")
+    report_wait_s: float = Field(5, ge=0, description="a PACS that reports on the same association does so at once")
+    resend_after_s: float = Field(
+        86_400, gt=0, description="a PACS may report after a night of archiving; without a report we deliver again"
+    )
+
+
 class DeliverySettings(_Section):
     """How results reach their destinations."""
 
@@ -130,6 +142,7 @@ class Destination(_Section):
     host: str
     port: Port
     receives: tuple[ObjectKind, ...] = Field(tuple(ObjectKind), description="which objects: all kinds by default")
+    request_commitment: bool = Field(False, description="many PACS have no Storage Commitment; ask yours to be sure")
 
     @property
     def label(self) -> str:
@@ -146,6 +159,7 @@ class Settings(BaseSettings):
     web: WebSettings = WebSettings()
     storage: StorageSettings = StorageSettings()
     completion: CompletionSettings = CompletionSettings()
+    commitment: CommitmentSettings = CommitmentSettings()
     delivery: DeliverySettings = DeliverySettings()
     peers: tuple[Peer, ...] = ()
     destinations: tuple[Destination, ...] = ()

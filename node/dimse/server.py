@@ -13,7 +13,9 @@ from pynetdicom import AE, evt
 from node.dimse.association import AssociationLimits, AssociationPolicy, AssociationRegister
 from node.dimse.contexts import supported_contexts
 from node.dimse.listener import Listener
+from node.dimse.procedure_step import ProcedureStepScp
 from node.dimse.pynetdicom_options import configure_pynetdicom
+from node.dimse.storage_commitment import StorageCommitment
 from node.dimse.storage_scp import StorageScp
 from node.dimse.verification import on_c_echo
 from node.settings import Peer
@@ -67,6 +69,8 @@ class Receiver:
         self._storage = StorageScp(
             database, objects, self._spool, options.limits.minimum_free_bytes, self._register.row_id
         )
+        self._procedure_steps = ProcedureStepScp(database)
+        self._commitment = StorageCommitment(database, objects)
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
         self._former_temporary_folder: str | None = None
@@ -135,6 +139,10 @@ class Receiver:
             (evt.EVT_CONN_CLOSE, self._register.on_connection_closed),
             (evt.EVT_C_ECHO, on_c_echo),
             (evt.EVT_C_STORE, self._storage.on_c_store),
+            (evt.EVT_N_CREATE, self._procedure_steps.on_n_create),
+            (evt.EVT_N_SET, self._procedure_steps.on_n_set),
+            (evt.EVT_N_ACTION, self._commitment.on_n_action),
+            (evt.EVT_N_EVENT_REPORT, self._commitment.on_n_event_report),
         ]
         return Listener(
             ae,

@@ -7,6 +7,7 @@ from node.dimse.storage_scu import send
 from node.settings import Destination
 from node.workflow.context import NodeContext
 from storage.deliveries import RetryPolicy, mark_delivered, mark_failed, pending_for
+from storage.delivery_commitment import expect_commitment
 from storage.errors import StorageError
 from storage.journal import record
 from storage.models import Delivery, utc_now
@@ -44,12 +45,13 @@ def _book(session: Session, context: NodeContext, delivery: Delivery, delivered:
     """Write the outcome of one attempt, and journal it."""
     options = context.settings.delivery
     policy = RetryPolicy(options.first_retry_s, options.backoff_rate, options.max_attempts)
-    configured = context.settings.destination(delivery.destination) is not None
+    destination, result = context.settings.destination(delivery.destination), delivery.result
     if delivered:
         mark_delivered(delivery, status, utc_now())
+        if destination is not None and destination.request_commitment:
+            expect_commitment(session, result.sop_class_uid, result.sop_instance_uid, destination.name, utc_now())
     else:
-        mark_failed(delivery, status, policy if configured else None, utc_now())
-    result = delivery.result
+        mark_failed(delivery, status, policy if destination is not None else None, utc_now())
     record(
         session,
         "delivered" if delivered else "delivery-failed",

@@ -10,6 +10,13 @@ from node.settings import Settings
 from node.workflow.assemble import assemble_step
 from node.workflow.assess import assess_step
 from node.workflow.assess_series import assess_series_step, series_failed
+from node.workflow.commitment import (
+    redeliver_uncommitted,
+    report_commitment_failed,
+    report_commitment_step,
+    request_commitment_failed,
+    request_commitment_step,
+)
 from node.workflow.completion import close_what_is_complete, completion_policy
 from node.workflow.context import NodeContext
 from node.workflow.deliver import deliver_step, delivery_failed
@@ -18,7 +25,9 @@ from node.workflow.engine import JobEngine
 from node.workflow.gate import gate_step
 from node.workflow.report import report_step
 from node.workflow.version import PIPELINE_VERSION
+from storage.commitment import due_reports
 from storage.deliveries import due_deliveries
+from storage.delivery_commitment import due_commitments
 from storage.journal import record
 from storage.models import utc_now
 from storage.revisions import closed_revisions, fail, find_revision
@@ -29,6 +38,8 @@ log = structlog.get_logger()
 SERIES = "series"
 STUDY = "study"
 DELIVERY = "delivery"
+COMMITMENT_REPORT = "commitment-report"
+COMMITMENT_REQUEST = "commitment-request"
 STUDY_STEPS = (
     ("assemble", assemble_step),
     ("assess", assess_step),
@@ -59,6 +70,18 @@ class Worker:
             DELIVERY,
             [("deliver", partial(deliver_step, self.context))],
             partial(delivery_failed, self.context),
+            per_partition=True,
+        )
+        self._engine.define(
+            COMMITMENT_REPORT,
+            [("report", partial(report_commitment_step, self.context))],
+            partial(report_commitment_failed, self.context),
+            per_partition=True,
+        )
+        self._engine.define(
+            COMMITMENT_REQUEST,
+            [("request", partial(request_commitment_step, self.context))],
+            partial(request_commitment_failed, self.context),
             per_partition=True,
         )
 
@@ -100,6 +123,7 @@ class Worker:
         for workflow_id, due in deliveries.items():
             key_of_due = (due.study_instance_uid, due.revision, due.destination)
             self._submit(DELIVERY, key_of_due, workflow_id, partition=due.destination)
+        self._sweep_commitments()
         for workflow_id in self._engine.dead([*series, *studies, *deliveries]):
             if workflow_id in series:
                 series_failed(self.context, *series[workflow_id], PARKED)
@@ -108,6 +132,21 @@ class Worker:
             else:
                 due = deliveries[workflow_id]
                 delivery_failed(self.context, due.study_instance_uid, due.revision, due.destination, PARKED)
+
+    def _sweep_commitments(self) -> None:
+        """Submit the storage commitment reports and requests that are due, deliver again what nobody reports on."""
+        redeliver_uncommitted(self.context)
+        now = utc_now()
+        with self.context.database.read() as session:
+            reports, requests = due_reports(session, now), due_commitments(session, now)
+        for report in reports:
+            workflow_id = f"{PIPELINE_VERSION}/commitment-report/{report.request_id}/{report.attempt}"
+            key = (report.request_id, report.calling_ae_title, report.attempt)
+            self._engine.submit(COMMITMENT_REPORT, key, workflow_id, partition=report.calling_ae_title)
+        for request in requests:
+            workflow_id = f"{PIPELINE_VERSION}/commitment-request/{request.destination}/{request.attempt}"
+            key_of_request = (request.destination, request.attempt)
+            self._engine.submit(COMMITMENT_REQUEST, key_of_request, workflow_id, partition=request.destination)
 
     def _submit(self, workflow: str, key: tuple[Any, ...], workflow_id: str, partition: str | None = None) -> None:
         if workflow_id not in self._submitted:
