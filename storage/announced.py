@@ -67,7 +67,7 @@ def _of_concatenations(headers: Sequence[Header]) -> Evidence | None:
     reason = (
         f"{len(headers)} parts of {len(totals)} concatenation(s) here, {sum(totals.values())} announced (0020,9163)"
     )
-    return Evidence(EvidenceKind.ANNOUNCED_COUNT, missing, reason)
+    return Evidence(EvidenceKind.ANNOUNCED_COUNT, missing, reason, open_ended=True)
 
 
 def _of_acquisitions(headers: Sequence[Header]) -> Evidence | None:
@@ -80,7 +80,7 @@ def _of_acquisitions(headers: Sequence[Header]) -> Evidence | None:
     if not found or any(announced[number] != {count} for number, count in found.items()):
         return None
     reason = f"{len(headers)} images here, as announced for {len(found)} acquisition(s) (0020,1002)"
-    return Evidence(EvidenceKind.ANNOUNCED_COUNT, 0, reason)
+    return Evidence(EvidenceKind.ANNOUNCED_COUNT, 0, reason, open_ended=True)
 
 
 def _count(header: Header, key: str) -> int | None:

@@ -89,6 +89,7 @@ def save_examination(
     row.kind = evidence.kind if evidence else ""
     row.missing = evidence.missing if evidence else 0
     row.reason = evidence.reason if evidence else ""
+    row.open_ended = evidence.open_ended if evidence else False
     row.announced_study_instances = announced_study_instances
 
 
@@ -178,7 +179,7 @@ def close_complete(session: Session, policy: CompletionPolicy, now: datetime) ->
 
 
 def _blank() -> dict[str, object]:
-    return {"kind": "", "missing": 0, "reason": ""}
+    return {"kind": "", "missing": 0, "reason": "", "open_ended": False}
 
 
 def _count(session: Session, series_id: int) -> int:

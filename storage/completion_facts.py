@@ -302,7 +302,7 @@ def _from_headers(session: Session, series: Sequence[OpenSeries]) -> dict[int, E
     )
     now_at = {one.series_id: one for one in series}
     return {
-        look.series_id: Evidence(EvidenceKind(look.kind), look.missing, look.reason)
+        look.series_id: Evidence(EvidenceKind(look.kind), look.missing, look.reason, look.open_ended)
         for look in looks
         if look.kind
         and look.examined_through == now_at[look.series_id].last_received_at

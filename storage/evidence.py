@@ -6,7 +6,7 @@ first evidence of this list that exists decides, both that all is here and that 
     performed procedure step   the modality has ended the step and names its instances (PS3.4 F)    certain
     storage commitment         a request names the instances (PS3.4 J)                              strong
     announced count            headers say how many instances there are                             strong
-    geometry                   no gap in the volumes, and the sender has gone on or released        strong
+    geometry                   no gap in the volumes, and the sender is done with the series        strong
     associations released      silence after the sender has hung up                                 weak
     quiet                      silence                                                              weak
 
@@ -84,11 +84,13 @@ class Named:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the headers of a series say: a count or a geometry. ``missing`` is the number of instances (or slices)."""
+    """What is said of a series or study; ``missing`` is the number of instances (of slices, where geometry says it)."""
 
     kind: EvidenceKind
     missing: int
     reason: str
+    open_ended: bool = False
+    """Nothing is missing in what is here, but more of the same may follow: it counts once the sender is done."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,7 @@ def judge_series(facts: SeriesFacts, policy: CompletionPolicy) -> Closing | None
     evidence = _strongest(facts)
     if evidence is not None and evidence.missing:
         return _closed_with_gaps(evidence, facts.silent_s, policy)
-    unsure = evidence is None or (evidence.kind is EvidenceKind.GEOMETRY and not facts.sender_done)
-    if evidence is not None and not unsure:
+    if evidence is not None and (facts.sender_done or not evidence.open_ended):
         confidence = Confidence.CERTAIN if evidence.kind is EvidenceKind.PROCEDURE_STEP else Confidence.STRONG
         return Closing(evidence.kind, confidence, evidence.reason) if facts.silent_s >= policy.guard_s else None
     if facts.silent_s < policy.series_quiet_s:

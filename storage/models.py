@@ -391,6 +391,7 @@ class SeriesEvidence(Base):
     kind: Mapped[str] = mapped_column(String(32), default="")
     """An `EvidenceKind`; empty where the headers say nothing."""
     missing: Mapped[int] = mapped_column(default=0)
+    open_ended: Mapped[bool] = mapped_column(default=False)
     reason: Mapped[str] = mapped_column(Text, default="")
     announced_study_instances: Mapped[int | None] = mapped_column(BigInteger)
     """Number of Study Related Instances (0020,1208), where the sender writes it."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from ai.volumes.completeness import completeness
+from ai.volumes.completeness import Completeness, completeness
 from ai.volumes.stacks import build_stacks
 from node.settings import CompletionSettings
 from node.workflow.context import NodeContext
@@ -65,7 +65,11 @@ def header_evidence(headers: Sequence[Mapping[str, Any]]) -> Evidence | None:
         return announced
     stacks, _ = build_stacks(dataset_from_json(dict(header)) for header in headers)
     found = completeness(stacks, announced_temporal_positions(headers))
-    return None if found is None else Evidence(EvidenceKind.GEOMETRY, found.missing_slices, found.reason)
+    return None if found is None else _geometry(found)
+
+
+def _geometry(found: Completeness) -> Evidence:
+    return Evidence(EvidenceKind.GEOMETRY, found.missing_slices, found.reason, open_ended=True)
 
 
 def _examine(context: NodeContext, policy: CompletionPolicy, now: datetime) -> None:

@@ -9,14 +9,6 @@ import structlog
 from node.settings import Settings
 from node.workflow.assemble import assemble_step
 from node.workflow.assess import assess_step
-from node.workflow.assess_series import assess_series_step, series_failed
-from node.workflow.commitment import (
-    redeliver_uncommitted,
-    report_commitment_failed,
-    report_commitment_step,
-    request_commitment_failed,
-    request_commitment_step,
-)
 from node.workflow.completion import close_what_is_complete, completion_policy
 from node.workflow.context import NodeContext
 from node.workflow.deliver import deliver_step, delivery_failed
@@ -24,22 +16,17 @@ from node.workflow.detect import detect_step
 from node.workflow.engine import JobEngine
 from node.workflow.gate import gate_step
 from node.workflow.report import report_step
+from node.workflow.side_work import SideWork
 from node.workflow.version import PIPELINE_VERSION
-from storage.commitment import due_reports
 from storage.deliveries import due_deliveries
-from storage.delivery_commitment import due_commitments
 from storage.journal import record
 from storage.models import utc_now
 from storage.revisions import closed_revisions, fail, find_revision
-from storage.series import closed_series
 
 log = structlog.get_logger()
 
-SERIES = "series"
 STUDY = "study"
 DELIVERY = "delivery"
-COMMITMENT_REPORT = "commitment-report"
-COMMITMENT_REQUEST = "commitment-request"
 STUDY_STEPS = (
     ("assemble", assemble_step),
     ("assess", assess_step),
@@ -61,9 +48,6 @@ class Worker:
         self._submitted: set[str] = set()
         self._engine = JobEngine(settings.engine_url, slot, PIPELINE_VERSION)
         self._engine.define(
-            SERIES, [("assess", partial(assess_series_step, self.context))], partial(series_failed, self.context)
-        )
-        self._engine.define(
             STUDY, [(name, partial(step, self.context)) for name, step in STUDY_STEPS], self._study_failed
         )
         self._engine.define(
@@ -72,18 +56,7 @@ class Worker:
             partial(delivery_failed, self.context),
             per_partition=True,
         )
-        self._engine.define(
-            COMMITMENT_REPORT,
-            [("report", partial(report_commitment_step, self.context))],
-            partial(report_commitment_failed, self.context),
-            per_partition=True,
-        )
-        self._engine.define(
-            COMMITMENT_REQUEST,
-            [("request", partial(request_commitment_step, self.context))],
-            partial(request_commitment_failed, self.context),
-            per_partition=True,
-        )
+        self._side_work = SideWork(self.context, self._engine)
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, then finish what is running."""
@@ -103,11 +76,8 @@ class Worker:
         """
         now = utc_now()
         close_what_is_complete(self.context, self._policy, now)
+        self._side_work.sweep()
         with self.context.database.read() as session:
-            series = {
-                f"{PIPELINE_VERSION}/series/{study_uid}/{uid}/{closing}": (study_uid, uid, closing)
-                for study_uid, uid, closing in closed_series(session, PIPELINE_VERSION)
-            }
             studies = {
                 f"{PIPELINE_VERSION}/study/{uid}/{number}": (uid, number) for uid, number in closed_revisions(session)
             }
@@ -115,38 +85,18 @@ class Worker:
                 f"{PIPELINE_VERSION}/delivery/{d.study_instance_uid}/{d.revision}/{d.destination}/{d.attempt}": d
                 for d in due_deliveries(session, now)
             }
-        self._submitted &= series.keys() | studies.keys() | deliveries.keys()
-        for workflow_id, series_key in series.items():
-            self._submit(SERIES, series_key, workflow_id)
+        self._submitted &= studies.keys() | deliveries.keys()
         for workflow_id, key in studies.items():
             self._submit(STUDY, key, workflow_id)
         for workflow_id, due in deliveries.items():
             key_of_due = (due.study_instance_uid, due.revision, due.destination)
             self._submit(DELIVERY, key_of_due, workflow_id, partition=due.destination)
-        self._sweep_commitments()
-        for workflow_id in self._engine.dead([*series, *studies, *deliveries]):
-            if workflow_id in series:
-                series_failed(self.context, *series[workflow_id], PARKED)
-            elif workflow_id in studies:
+        for workflow_id in self._engine.dead([*studies, *deliveries]):
+            if workflow_id in studies:
                 self._study_failed(*studies[workflow_id], PARKED)
             else:
                 due = deliveries[workflow_id]
                 delivery_failed(self.context, due.study_instance_uid, due.revision, due.destination, PARKED)
-
-    def _sweep_commitments(self) -> None:
-        """Submit the storage commitment reports and requests that are due, deliver again what nobody reports on."""
-        redeliver_uncommitted(self.context)
-        now = utc_now()
-        with self.context.database.read() as session:
-            reports, requests = due_reports(session, now), due_commitments(session, now)
-        for report in reports:
-            workflow_id = f"{PIPELINE_VERSION}/commitment-report/{report.request_id}/{report.attempt}"
-            key = (report.request_id, report.calling_ae_title, report.attempt)
-            self._engine.submit(COMMITMENT_REPORT, key, workflow_id, partition=report.calling_ae_title)
-        for request in requests:
-            workflow_id = f"{PIPELINE_VERSION}/commitment-request/{request.destination}/{request.attempt}"
-            key_of_request = (request.destination, request.attempt)
-            self._engine.submit(COMMITMENT_REQUEST, key_of_request, workflow_id, partition=request.destination)
 
     def _submit(self, workflow: str, key: tuple[Any, ...], workflow_id: str, partition: str | None = None) -> None:
         if workflow_id not in self._submitted:

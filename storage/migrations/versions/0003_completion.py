@@ -102,6 +102,7 @@ def upgrade() -> None:
     sa.Column('instances', sa.Integer(), nullable=False),
     sa.Column('kind', sa.String(length=32), nullable=False),
     sa.Column('missing', sa.Integer(), nullable=False),
+    sa.Column('open_ended', sa.Boolean(), nullable=False),
     sa.Column('reason', sa.Text(), nullable=False),
     sa.Column('announced_study_instances', sa.BigInteger(), nullable=True),
     sa.ForeignKeyConstraint(['series_id'], ['series.id'], name=op.f('fk_series_evidence_series_id')),
