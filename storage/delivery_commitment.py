@@ -158,11 +158,7 @@ def _of_transaction(session: Session, transaction_uid: str) -> Sequence[Delivery
 
 def _deliver_again(session: Session, row: DeliveryCommitment, reason: str, now: datetime) -> None:
     """Make the delivery due again; when it is done, the destination is asked again."""
-    delivery = session.scalar(
-        select(Delivery)
-        .join(ResultObject)
-        .where(ResultObject.sop_instance_uid == row.sop_instance_uid, Delivery.destination == row.destination)
-    )
+    delivery = _delivery_of(session, row)
     row.status = reason
     if delivery is None:
         _give_up(session, row)
@@ -173,6 +169,14 @@ def _deliver_again(session: Session, row: DeliveryCommitment, reason: str, now: 
     delivery.attempts = 0
     delivery.next_attempt_at = now
     _journal(session, row, "delivery-uncommitted", f"{reason}; it is delivered again")
+
+
+def _delivery_of(session: Session, row: DeliveryCommitment) -> Delivery | None:
+    return session.scalar(
+        select(Delivery)
+        .join(ResultObject)
+        .where(ResultObject.sop_instance_uid == row.sop_instance_uid, Delivery.destination == row.destination)
+    )
 
 
 def _give_up(session: Session, row: DeliveryCommitment) -> None:
