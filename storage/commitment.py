@@ -19,6 +19,9 @@ from storage.journal import record
 from storage.models import CommitmentItem, CommitmentRequest, CommitmentState, Instance, Series, Study
 from storage.objects import ObjectStore
 
+CHECK_S_PER_INSTANCE = 0.02
+"""Reading 0.3 MB and its SHA-256, several times over: a busy disk must not make two report on one request."""
+
 Reference = tuple[str, str]
 """SOP Class UID and SOP Instance UID."""
 
@@ -68,7 +71,8 @@ class CommitmentReport:
 def register_request(session: Session, new: NewRequest, now: datetime, lease_s: float) -> int:
     """Write a request and return its id; the same request again while it is pending is the same row.
 
-    ``lease_s`` is the time the receiver has to report on the same association before a worker does.
+    ``lease_s`` is the time the receiver has to report on the same association before a worker does, besides the time
+    that checking takes.
     """
     references = list(dict.fromkeys(new.items))
     duplicate = False
@@ -83,7 +87,7 @@ def register_request(session: Session, new: NewRequest, now: datetime, lease_s: 
         peer_address=new.peer_address,
         duplicate=duplicate,
         requested_at=now,
-        next_attempt_at=now + timedelta(seconds=lease_s),
+        next_attempt_at=now + timedelta(seconds=lease_s + CHECK_S_PER_INSTANCE * len(references)),
     )
     session.add(request)
     session.flush()
@@ -125,8 +129,10 @@ def hand_over(session: Session, request_ids: Sequence[int], now: datetime) -> No
     )
 
 
-def check(database: Database, objects: ObjectStore, request_id: int) -> CommitmentReport:
+def check(database: Database, objects: ObjectStore, request_id: int) -> CommitmentReport | None:
     """Look for every instance of a request, in the index and byte for byte in the object store; keep the outcome.
+
+    None if it has been reported on or given up.
 
     Raises
     ------
@@ -144,6 +150,8 @@ def check(database: Database, objects: ObjectStore, request_id: int) -> Commitme
             .where(CommitmentItem.request_id == request_id)
             .order_by(CommitmentItem.id)
         ).all()
+        if request.state != CommitmentState.PENDING:
+            return None
         duplicate = request.duplicate
         transaction_uid, calling_ae_title = request.transaction_uid, request.calling_ae_title
     outcomes = {

@@ -127,20 +127,23 @@ def receiving_studies(session: Session, silent_since: datetime) -> list[Receivin
 
 
 def facts_of_study(session: Session, study: ReceivingStudy, policy: CompletionPolicy, now: datetime) -> StudyFacts:
-    """What is known of a study; open associations are counted only once silence could close it."""
+    """What is known of a study, as far as it matters.
+
+    Nothing else counts while a procedure step is in progress; open associations do once silence could close it.
+    """
     silent_s = (now - study.last_received_at).total_seconds()
     statuses = _step_statuses(session, study.study_instance_uid)
     in_progress = sum(status == StepStatus.IN_PROGRESS for status in statuses.values())
+    if in_progress:
+        return StudyFacts(silent_s, instances=0, open_associations=0, steps_in_progress=in_progress)
     instances = _instances_of_study(session, study.study_id)
-    ended = None if in_progress else _named_by(session, statuses)
     silence_counts = silent_s >= min(policy.study_quiet_s, policy.open_association_quiet_s)
     return StudyFacts(
         silent_s=silent_s,
         instances=instances,
         open_associations=open_associations(session, study.study_id) if silence_counts else 0,
         incomplete_series=_incomplete_series(session, study.study_id),
-        steps_in_progress=in_progress,
-        step=ended,
+        step=_named_by(session, statuses),
         commitment=_whole_study_commitment(session, study.study_id, instances),
         announced_instances=session.scalar(
             select(func.max(SeriesEvidence.announced_study_instances))

@@ -117,6 +117,8 @@ class StorageCommitment:
                 request_ids = pending_of(session, new.calling_ae_title, new.peer_address)
             for request_id in request_ids:
                 report = check(self._database, self._objects, request_id)
+                if report is None:
+                    continue
                 fault = send_report(association, report) if self._is_silent(association) else "it has moved on"
                 with self._database.session() as session:
                     if fault:

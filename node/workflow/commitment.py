@@ -14,6 +14,8 @@ from storage.models import utc_now
 def report_commitment_step(context: NodeContext, request_id: int, calling_ae_title: str, _attempt: int) -> None:
     """Check the instances a peer named and report over a new association; what fails becomes due again later."""
     report = check(context.database, context.objects, request_id)
+    if report is None:
+        return
     peer = _peer(context, calling_ae_title)
     if peer is None:
         reason = f"no port of {calling_ae_title} is configured: set port under its [[peers]] entry to report to it"

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from node.dimse.server import Receiver, ReceiverOptions
 from node.settings import Settings, load_settings
@@ -28,7 +28,7 @@ from storage.models import CommitmentRequest, Instance, JournalEntry, utc_now
 from storage.objects import ObjectStore
 from tests.fixtures.dcmtk import free_port
 from tests.fixtures.instances import mr_data_set, mr_file
-from tests.fixtures.receiver_process import NodeFolder, running_receiver
+from tests.fixtures.running_node import make_node, running_node
 
 MR = str(mr_data_set().SOPClassUID)
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -169,15 +169,16 @@ def test_what_is_not_safe_is_told_with_its_reason(database: Database, objects: O
     objects.path(digest).write_bytes(b"damaged")
     objects.path(gone).unlink()
     reports = Reports()
-    with scanner(port, reports) as association:
-        assert request(association, ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3", "1.2.3.4.9"]) == 0x0000
-        assert reports.arrived.wait(20)
-        reports.arrived.clear()
-        assert request(association, ["1.2.3.4.1"], "1.9.2", CT) == 0x0000
-        assert reports.arrived.wait(20)
-        reports.arrived.clear()
-        assert request(association, ["1.2.3.4.1"], "1.9.1") == 0x0000
-        assert reports.arrived.wait(20)
+    asked = [
+        (["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3", "1.2.3.4.9"], "1.9.1", MR),
+        (["1.2.3.4.1"], "1.9.2", CT),
+        (["1.2.3.4.1"], "1.9.1", MR),
+    ]
+    for number, (uids, transaction, sop_class) in enumerate(asked, start=1):
+        with scanner(port, reports) as association:
+            assert request(association, uids, transaction, sop_class) == 0x0000
+            told = ["done"] * number
+            assert wait_for(lambda told=told: [row[0] for row in state(database)] == told, bool, 20)
     failures = {"1.2.3.4.2": 0x0110, "1.2.3.4.3": 0x0110, "1.2.3.4.9": 0x0112}
     assert reports.told == [
         (2, "1.9.1", {"1.2.3.4.1"}, failures),
@@ -293,29 +294,31 @@ def test_a_report_may_come_with_reversed_roles(port: int) -> None:
     association.release()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def index_url(request: pytest.FixtureRequest) -> str:
+    """Of an index that the node is to make: empty for SQLite in its data folder."""
+    return "" if request.param == "sqlite" else str(request.getfixturevalue("empty_postgresql_url"))
+
+
 @pytest.mark.slow
-def test_kill_between_the_answer_and_the_report_loses_no_request(tmp_path: Path) -> None:
-    """The receiver dies by kill -9 as soon as it has answered; a worker reports what it had promised."""
-    node = NodeFolder.create(tmp_path / "node")
-    database = node.database()
-    keep(database, node.objects, tmp_path, "1.2.3.4.1")
+def test_a_node_killed_after_its_answer_reports_when_it_is_back(index_url: str, tmp_path: Path) -> None:
+    """kill -9 of all its processes between the success of N-ACTION and the report; its worker makes it."""
     reports = Reports()
-    transactions = [f"1.9.{number}" for number in range(1, 4)]
-    for transaction in transactions:
-        with running_receiver(node) as receiver:
-            ae = AE("SCANNER")
-            contexts = [build_context(StorageCommitmentPushModel, ExplicitVRLittleEndian)]
-            association = ae.associate("127.0.0.1", receiver.port, contexts, "PACSGATE")
-            assert request(association, ["1.2.3.4.1"], transaction) == 0x0000
-            receiver.kill()
-            association.abort()
-    with database.session() as session:
-        session.execute(update(CommitmentRequest).values(next_attempt_at=utc_now()))
+    instance = mr_data_set(SOPInstanceUID="1.2.3.4.1")
     with listening_scanner(reports) as listening:
-        context = worker(node.database_url, node.data_dir, listening)
-        report_what_is_due(context)
-        context.database.dispose()
-    database.dispose()
-    assert {(told[1], frozenset(told[2])) for told in reports.told} == {
-        (transaction, frozenset({"1.2.3.4.1"})) for transaction in transactions
-    }
+        node = make_node(tmp_path / "node", {}, database_url=index_url)
+        peer = f'name = "scanner"\nae_title = "SCANNER"\nhost = "127.0.0.1"\nport = {listening}\n'
+        node.config.write_text(f"{node.config.read_text()}\n[[peers]]\n{peer}")
+        with running_node(node):
+            contexts = [build_context(uid, ExplicitVRLittleEndian) for uid in (MR, StorageCommitmentPushModel)]
+            association = AE("SCANNER").associate("127.0.0.1", node.dicom_port, contexts, "PACSGATE")
+            instance.file_meta = FileMetaDataset()
+            instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            assert association.send_c_store(instance).Status == 0x0000
+            assert request(association, ["1.2.3.4.1", "1.2.3.4.9"]) == 0x0000
+            node.kill()
+            association.abort()
+            assert reports.told == []
+            node.start()
+            assert reports.arrived.wait(60), node.log.read_text()[-3000:]
+    assert reports.told == [(2, "1.9.1", {"1.2.3.4.1"}, {"1.2.3.4.9": 0x0112})]
