@@ -267,7 +267,7 @@ class WorkerSettings(_Section):
 
 
 class CompletionSettings(_Section):
-    """When a series or study counts as complete. DICOM has no end-of-study message; silence has to do."""
+    """When a series or study counts as complete: by evidence of its sender, else by silence (docs/completion.md)."""
 
     series_quiet_s: float = Field(5, gt=0, description="seconds without a new instance until a series is closed")
     study_quiet_s: float = Field(
@@ -275,6 +275,27 @@ class CompletionSettings(_Section):
     )
     open_association_quiet_s: float = Field(
         60, gt=0, description="seconds of silence when an association stays open: some scanners hold one all day"
+    )
+    evidence_guard_s: float = Field(
+        1, ge=0, description="seconds of silence even with evidence: instances overtake each other on the way"
+    )
+    incomplete_wait_s: float = Field(
+        60, gt=0, description="seconds of silence while instances are known to be missing: a sender retries within them"
+    )
+    procedure_step_wait_s: float = Field(
+        1800, gt=0, description="seconds of silence of a study whose MPPS is in progress: the patient is on the table"
+    )
+
+
+class CommitmentSettings(_Section):
+    """Storage commitment: reports to peers that ask us for it, requests to destinations that give it."""
+
+    first_retry_s: float = Field(10, gt=0, description="a modality that restarts takes reports again within minutes")
+    backoff_rate: float = Field(2, ge=1, le=100, description="each wait is this much longer than the one before")
+    max_attempts: int = Field(12, ge=1, le=100, description="about four hours; by then modalities ask again themselves")
+    report_wait_s: float = Field(5, ge=0, description="a PACS that reports on the same association does so at once")
+    resend_after_s: float = Field(
+        86_400, gt=0, description="a PACS may report after a night of archiving; without a report we deliver again"
     )
 
 
@@ -402,6 +423,8 @@ class Destination(_Section):
         copy._credentials = tls
         return copy
 
+    request_commitment: bool = Field(False, description="many PACS have no Storage Commitment; ask yours to be sure")
+
     @property
     def label(self) -> str:
         """How messages name it."""
@@ -487,6 +510,7 @@ class Settings(BaseSettings):
     node: NodeSettings = NodeSettings()
     worker: WorkerSettings = WorkerSettings()
     completion: CompletionSettings = CompletionSettings()
+    commitment: CommitmentSettings = CommitmentSettings()
     delivery: DeliverySettings = DeliverySettings()
     decoding: DecodingSettings = DecodingSettings()
     monitoring: MonitoringSettings = MonitoringSettings()

@@ -15,6 +15,7 @@ from storage.models import (
     JournalEntry,
     RevisionState,
     Series,
+    SeriesVerdict,
     Study,
     StudyRevision,
 )
@@ -42,6 +43,7 @@ def show_study(database: Database, study_instance_uid: str) -> dict[str, Any]:
         if study is None:
             raise UnknownStudy(f"study {study_instance_uid} is not in this index")
         revision = _judged_revision(study)
+        verdicts = _series_verdicts(session, study)
         return {
             **_summary(session, study),
             "series": [
@@ -51,6 +53,8 @@ def show_study(database: Database, study_instance_uid: str) -> dict[str, Any]:
                     "series_number": s.series_number,
                     "series_description": s.series_description,
                     "instances": _count(session, Instance.series_id == s.id),
+                    "completion": _series_completion(s),
+                    "assessment": verdicts.get(s.id),
                 }
                 for s in sorted(study.series, key=lambda s: (s.series_number is None, s.series_number, s.id))
             ],
@@ -107,9 +111,39 @@ def _summary(session: Session, study: Study) -> dict[str, Any]:
         "revision": last.number if last else None,
         "state": last.state if last else RevisionState.RECEIVING,
         "failure": last.failure if last else "",
+        "completion": {
+            "evidence": last.closed_evidence or None,
+            "confidence": last.closed_confidence or None,
+            "reason": last.closed_reason or None,
+        }
+        if last
+        else None,
         "verdict": verdict.verdict if verdict else None,
         "reason": verdict.reason if verdict else None,
         "gate_open": verdict.gate_open if verdict else None,
+    }
+
+
+def _series_completion(series: Series) -> dict[str, Any]:
+    """Whether a series is closed, and on what evidence it was when it last was."""
+    through = series.closed_through
+    return {
+        "closed": through is not None and through >= series.last_received_at,
+        "closed_at": series.closed_at.isoformat() if series.closed_at else None,
+        "evidence": series.closed_evidence or None,
+        "confidence": series.closed_confidence or None,
+        "reason": series.closed_reason or None,
+    }
+
+
+def _series_verdicts(session: Session, study: Study) -> dict[int, dict[str, Any]]:
+    """Series id -> the verdict reached when the series closed; what the whole study says is in ``assessment``."""
+    rows = session.scalars(select(SeriesVerdict).join(Series).where(Series.study_id == study.id))
+    return {
+        row.series_id: {key: row.document[key] for key in ("role", "b_value", "verdict", "score", "reason")}
+        | {"decided_at": row.decided_at.isoformat()}
+        for row in rows
+        if row.closing == row.series.closings
     }
 
 

@@ -131,6 +131,15 @@ class Series(Base):
     """When it was last taken to be complete; an instance received later re-opens it."""
     routed_until: Mapped[datetime | None]
     """Its ``last_received_at`` when its instances were last handed on to destinations; older where more has come."""
+    closed_through: Mapped[datetime | None]
+    """``last_received_at`` as it was then: the series is open again when that has moved on."""
+    closings: Mapped[int] = mapped_column(default=0)
+    """How often it has been closed; numbers the verdicts on it."""
+    closed_evidence: Mapped[str] = mapped_column(String(32), default="")
+    """What closed it, a `storage.evidence.EvidenceKind`."""
+    closed_confidence: Mapped[str] = mapped_column(String(16), default="")
+    """A `storage.evidence.Confidence`."""
+    closed_reason: Mapped[str] = mapped_column(Text, default="")
 
     study: Mapped[Study] = relationship(back_populates="series")
     instances: Mapped[list["Instance"]] = relationship(back_populates="series")
@@ -232,6 +241,10 @@ class StudyRevision(Base):
     state: Mapped[str] = mapped_column(String(16), default=RevisionState.RECEIVING)
     opened_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
+    closed_evidence: Mapped[str] = mapped_column(String(32), default="")
+    """What closed it, a `storage.evidence.EvidenceKind`; empty for a replay."""
+    closed_confidence: Mapped[str] = mapped_column(String(16), default="")
+    """A `storage.evidence.Confidence`."""
     closed_reason: Mapped[str] = mapped_column(Text, default="")
     finished_at: Mapped[datetime | None]
     routed_at: Mapped[datetime | None]
@@ -496,3 +509,168 @@ class ApiToken(Base):
     role: Mapped[str] = mapped_column(String(16))
     token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime]
+
+
+class SeriesEvidence(Base):
+    """What the headers of an open series say about its being complete, as of the last look at them."""
+
+    __tablename__ = "series_evidence"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), unique=True)
+    examined_through: Mapped[datetime]
+    """``last_received_at`` of the series at the look; headers are read again only when that has moved on."""
+    instances: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(32), default="")
+    """An `EvidenceKind`; empty where the headers say nothing."""
+    missing: Mapped[int] = mapped_column(default=0)
+    open_ended: Mapped[bool] = mapped_column(default=False)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    announced_study_instances: Mapped[int | None] = mapped_column(BigInteger)
+    """Number of Study Related Instances (0020,1208), where the sender writes it."""
+
+
+class SeriesVerdict(Base):
+    """The verdict on a closed series, reached without waiting for its study."""
+
+    __tablename__ = "series_verdict"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), unique=True)
+    closing: Mapped[int]
+    """Which of the series' closings it is about."""
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """SHA-256 over the instances judged; empty where judging failed, so that no study relies on it."""
+    pipeline_version: Mapped[str] = mapped_column(Text)
+    roles: Mapped[dict[str, Any]]
+    """Volume id -> role and reasons as they were without the rest of the study."""
+    document: Mapped[dict[str, Any]]
+    """The series' part of the JSON contract."""
+    decided_at: Mapped[datetime]
+
+    series: Mapped[Series] = relationship()
+
+
+class StepStatus(StrEnum):
+    """Performed Procedure Step Status (0040,0252), its defined terms (PS3.3 C.4.14)."""
+
+    IN_PROGRESS = "IN PROGRESS"
+    COMPLETED = "COMPLETED"
+    DISCONTINUED = "DISCONTINUED"
+
+
+class PerformedProcedureStep(Base):
+    """A Modality Performed Procedure Step as its modality reports it (PS3.4 F). Evidence for completion."""
+
+    __tablename__ = "performed_procedure_step"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    status: Mapped[str] = mapped_column(String(16))
+    """A `StepStatus`."""
+    calling_ae_title: Mapped[str] = mapped_column(Text, default="")
+    peer_address: Mapped[str] = mapped_column(Text, default="")
+    performed_procedure_step_id: Mapped[str] = mapped_column(Text, default="")
+    performed_station_ae_title: Mapped[str] = mapped_column(Text, default="")
+    modality: Mapped[str] = mapped_column(Text, default="")
+    discontinuation_reason: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    studies: Mapped[list["PerformedStepStudy"]] = relationship(cascade="all, delete-orphan")
+    instances: Mapped[list["PerformedInstance"]] = relationship(cascade="all, delete-orphan")
+
+
+class PerformedStepStudy(Base):
+    """A study that a performed procedure step belongs to; it may not have arrived yet."""
+
+    __tablename__ = "performed_step_study"
+    __table_args__ = (UniqueConstraint("step_id", "study_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    step_id: Mapped[int] = mapped_column(ForeignKey("performed_procedure_step.id"))
+    study_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+
+
+class PerformedInstance(Base):
+    """An instance that a performed procedure step names in its Performed Series Sequence (0040,0340)."""
+
+    __tablename__ = "performed_instance"
+    __table_args__ = (UniqueConstraint("step_id", "sop_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    step_id: Mapped[int] = mapped_column(ForeignKey("performed_procedure_step.id"))
+    series_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+
+
+class CommitmentState(StrEnum):
+    """Where a storage commitment stands, ours to a peer or a destination's to us."""
+
+    PENDING = "pending"
+    REQUESTED = "requested"
+    """Only of our own requests: the destination has taken it and will report."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+class CommitmentRequest(Base):
+    """A storage commitment request of a peer (PS3.4 J.3.2), and how far the report on it has come."""
+
+    __tablename__ = "commitment_request"
+    __table_args__ = (Index("ix_commitment_request_state", "state", "next_attempt_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64), index=True)
+    calling_ae_title: Mapped[str] = mapped_column(Text)
+    peer_address: Mapped[str] = mapped_column(Text)
+    duplicate: Mapped[bool] = mapped_column(default=False)
+    """The peer has used this Transaction UID before for other instances: every item fails with 0131H."""
+    requested_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(String(16), default=CommitmentState.PENDING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    status: Mapped[str] = mapped_column(Text, default="")
+    """The last outcome of reporting, in words."""
+    reported_at: Mapped[datetime | None]
+
+    items: Mapped[list["CommitmentItem"]] = relationship(order_by="CommitmentItem.id", cascade="all, delete-orphan")
+
+
+class CommitmentItem(Base):
+    """An instance named in a storage commitment request, and the outcome of looking for it."""
+
+    __tablename__ = "commitment_item"
+    __table_args__ = (UniqueConstraint("request_id", "sop_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    request_id: Mapped[int] = mapped_column(ForeignKey("commitment_request.id"))
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    failure_reason: Mapped[int | None]
+    """Failure Reason (0008,1197); NULL where the instance is safe or not looked at yet."""
+
+
+class DeliveryCommitment(Base):
+    """Our request that a destination commit itself to an object we delivered (PS3.4 J as SCU)."""
+
+    __tablename__ = "delivery_commitment"
+    __table_args__ = (
+        UniqueConstraint("sop_instance_uid", "destination"),
+        Index("ix_delivery_commitment_state", "state", "next_attempt_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    destination: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16), default=CommitmentState.PENDING)
+    transaction_uid: Mapped[str] = mapped_column(String(64), default="", index=True)
+    """Of the last request; each request has its own."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    """When to ask (again), or, of a requested one, when to stop waiting for the report."""
+    status: Mapped[str] = mapped_column(Text, default="")
+    delivered_at: Mapped[datetime]
+    committed_at: Mapped[datetime | None]

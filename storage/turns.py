@@ -19,8 +19,6 @@ _PATIENCE = text("SET LOCAL idle_in_transaction_session_timeout = '10s'")
 class Turn(IntEnum):
     """What one process at a time does. The values are keys in the database: never change one."""
 
-    SWEEP = 1
-    """Closing series and studies that are complete."""
     REAP = 2
     """Taking over the work of hosts that died."""
     ENROL = 3

@@ -53,6 +53,18 @@ def assess(
     still hold, of series that have not changed since. Pixels that cannot be had make a series not-assessed, with the
     reason; nothing is raised for bad images.
     """
+    study = judge_study(assembly, assess_series(assembly, source, progress, known))
+    log.info("study assessed", study_instance_uid=study.study_instance_uid, verdict=study.verdict, open=study.gate.open)
+    return study
+
+
+def assess_series(
+    assembly: Assembly,
+    source: PixelSource,
+    progress: Callable[[str], None] | None = None,
+    known: Mapping[str, SeriesAssessment] | None = None,
+) -> list[SeriesAssessment]:
+    """The series of ``assess``, in the order of their numbers; the assembly need not be a whole study."""
     series = []
     for entries in _by_series(assembly):
         earlier = (known or {}).get(entries[0].stack.series_instance_uid)
@@ -62,9 +74,7 @@ def assess(
         if progress is not None:
             progress(f"quality of series {entries[0].stack.acquisition.series_description or entries[0].role}")
         series.append(_assess_series(entries, source))
-    study = judge_study(assembly, series)
-    log.info("study assessed", study_instance_uid=study.study_instance_uid, verdict=study.verdict, open=study.gate.open)
-    return study
+    return series
 
 
 def _by_series(assembly: Assembly) -> list[list[RoledStack]]:

@@ -24,7 +24,7 @@ def to_document(study: StudyAssessment) -> dict[str, Any]:
         "reason": study.reason,
         "gate": {"open": study.gate.open, "reasons": list(study.gate.reasons)},
         "findings": [_finding_document(finding) for finding in study.findings],
-        "series": [_series_document(series) for series in study.series],
+        "series": [series_to_document(series) for series in study.series],
     }
 
 
@@ -46,7 +46,8 @@ def from_document(document: Mapping[str, Any]) -> StudyAssessment:
     )
 
 
-def _series_document(series: SeriesAssessment) -> dict[str, Any]:
+def series_to_document(series: SeriesAssessment) -> dict[str, Any]:
+    """One series as a dictionary of JSON types only; ``series_from_document`` restores an equal object."""
     return {
         "series_instance_uid": series.series_instance_uid,
         "series_number": series.series_number,
@@ -79,6 +80,7 @@ def _series_document(series: SeriesAssessment) -> dict[str, Any]:
 
 
 def series_from_document(document: Mapping[str, Any]) -> SeriesAssessment:
+    """The series of a document that ``series_to_document`` made; errors as of ``from_document``."""
     return SeriesAssessment(
         series_instance_uid=document["series_instance_uid"],
         series_number=document["series_number"],

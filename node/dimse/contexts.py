@@ -1,4 +1,4 @@
-"""Presentation contexts of the Storage and Verification SCP (PS3.4 A and B, PS3.7 D.3), as an explicit list.
+"""Presentation contexts of our SCPs (PS3.4 A, B, F and J; PS3.7 D.3), as an explicit list.
 
 An association request holds at most 128 contexts; what an SCP supports has no such limit, so everything below is on
 offer at once. Two groups of storage SOP classes are left out on purpose:
@@ -50,7 +50,13 @@ from pydicom.uid import (
 from pynetdicom import build_context
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.sop_class import Verification, register_uid, uid_to_service_class
+from pynetdicom.sop_class import (
+    ModalityPerformedProcedureStep,
+    StorageCommitmentPushModel,
+    Verification,
+    register_uid,
+    uid_to_service_class,
+)
 
 TRANSFER_SYNTAXES: Final[tuple[str, ...]] = (
     ExplicitVRLittleEndian,
@@ -312,19 +318,33 @@ STORAGE_SOP_CLASSES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def supported_contexts(additional_sop_classes: Iterable[str] = ()) -> list[PresentationContext]:
-    """Return the contexts the SCP supports: Verification, and every storage SOP class in every transfer syntax.
+    """Return the contexts the SCP supports: Verification, Modality Performed Procedure Step, Storage Commitment, and
+    every storage SOP class in every transfer syntax.
 
     ``additional_sop_classes`` are UIDs of private storage SOP classes to accept as well.
     """
     storage_sop_classes = dict.fromkeys([*STORAGE_SOP_CLASSES, *additional_sop_classes])
     _register_with_storage_service(storage_sop_classes)
     storage = [build_context(uid, list(TRANSFER_SYNTAXES)) for uid in storage_sop_classes]
-    return [verification_context(), *storage]
+    commitment = storage_commitment_context()
+    # Both roles: peers ask us for commitment, and destinations report, as SCP, on associations they open (PS3.4 J.3.3).
+    commitment.scu_role = commitment.scp_role = True
+    return [verification_context(), procedure_step_context(), commitment, *storage]
 
 
 def verification_context() -> PresentationContext:
     """Return the context of the Verification SOP class (PS3.4 A), in the two syntaxes a peer may ask for."""
     return build_context(Verification, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+
+
+def procedure_step_context() -> PresentationContext:
+    """Return the context of the Modality Performed Procedure Step SOP class (PS3.4 F.7)."""
+    return build_context(ModalityPerformedProcedureStep, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+
+
+def storage_commitment_context() -> PresentationContext:
+    """Return the context of the Storage Commitment Push Model SOP class (PS3.4 J.3)."""
+    return build_context(StorageCommitmentPushModel, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 
 
 def is_storage_context(context: PresentationContext) -> bool:

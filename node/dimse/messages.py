@@ -7,12 +7,14 @@ Every other message is small; it is put together and served by pynetdicom.
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import DimsePrimitiveType
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_CANCEL, DimsePrimitiveType
 from pynetdicom.pdu_primitives import P_DATA
 
 from node import telemetry
@@ -33,6 +35,8 @@ MAXIMUM_COMMAND_BYTES: Final = 64 << 10
 """Of a command set. Real ones stay below 1 KiB."""
 MAXIMUM_BUFFERED_MESSAGE_BYTES: Final = 2 << 20
 """Data sets of services other than Storage, in memory: a request for commitment of 10,000 instances has 1.3 MiB."""
+MAXIMUM_CANCELS: Final = 10
+"""C-CANCEL requests kept while a request is served."""
 DISK_CHECK_INTERVAL_BYTES: Final = 16 << 20
 """Free space is looked up again after so many bytes of one data set."""
 _COMMAND, _LAST = 1, 2
@@ -102,6 +106,7 @@ class IncomingMessages(DIMSEServiceProvider):
         self._service = service
         self._maximum_object_bytes = maximum_object_bytes
         self._send = send
+        self.message: DIMSEMessage | None = None
         self._command = bytearray()
         self._arriving: _Arriving | None = None
         self._buffered_bytes = 0
@@ -121,6 +126,25 @@ class IncomingMessages(DIMSEServiceProvider):
                 self._receive_command(context_id, fragment, is_last=bool(control & _LAST))
             else:
                 self._receive_data(context_id, fragment, is_last=bool(control & _LAST))
+
+    def get_msg(self, block: bool = False) -> tuple[int | None, Any]:
+        """The next message; waits for it if asked, for the answer to a request that we made."""
+        if block:
+            self.dul.wait_until(lambda: not self.msg_queue.empty(), self.dimse_timeout)
+        return super().get_msg(block=False)
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Put a message together. As pynetdicom's, but for N-EVENT-REPORT, which it serves in a second thread."""
+        self.message = self.message or DIMSEMessage()
+        if not self.message.decode_msg(primitive, self.assoc):
+            return
+        evt.trigger(self.assoc, evt.EVT_DIMSE_RECV, {"message": self.message})
+        context_id, message = self.message.context_id, self.message.message_to_primitive()
+        self.message = None
+        if not isinstance(message, C_CANCEL):
+            self.msg_queue.put((context_id, message))
+        elif len(self.cancel_req) < MAXIMUM_CANCELS:
+            self.cancel_req[message.MessageIDBeingRespondedTo] = message
 
     def send_msg(self, primitive: DimsePrimitiveType, context_id: int) -> None:
         """Send a message, unless the association has ended meanwhile."""

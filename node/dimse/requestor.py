@@ -3,13 +3,15 @@
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from node.dimse.pynetdicom_options import configure_pynetdicom
@@ -20,6 +22,7 @@ MAXIMUM_PDU_BYTES: Final = 128 << 10
 TIMEOUT_S: Final = 60.0
 """For the connection, the association, each response, and silence: a C-STORE of a large object is answered late."""
 _PARKING_S: Final = 5.0
+_SERVING_S: Final = 0.1
 
 
 class DestinationUnavailable(Exception):
@@ -55,9 +58,18 @@ class _ParkingCheckpoint(threading.Event):
 
 @contextmanager
 def association_with(
-    destination: Destination, contexts: list[PresentationContext], calling_ae_title: str, timeout_s: float = TIMEOUT_S
+    destination: Destination,
+    contexts: list[PresentationContext],
+    calling_ae_title: str,
+    timeout_s: float = TIMEOUT_S,
+    *,
+    extended_negotiation: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    handlers: Sequence[Any] = (),
 ) -> Iterator[Association]:
     """An established association, released at the end; abort it inside the block if it is lost.
+
+    ``extended_negotiation`` proposes roles. ``handlers`` are pynetdicom's (event, function) pairs for requests of the
+    other side; they are served by `serve_requests`.
 
     Raises
     ------
@@ -66,7 +78,7 @@ def association_with(
     NothingAccepted
         It accepts none of ``contexts``.
     """
-    association = _associate(destination, contexts, calling_ae_title, timeout_s)
+    association = _associate(destination, contexts, calling_ae_title, timeout_s, extended_negotiation, handlers)
     checkpoint = _ParkingCheckpoint()
     association._reactor_checkpoint = checkpoint
     checkpoint.parked.wait(_PARKING_S)
@@ -78,8 +90,26 @@ def association_with(
         checkpoint.let_go()
 
 
+def serve_requests(association: Association, until: threading.Event, timeout_s: float) -> bool:
+    """Let the other side of an association ask us for something, until ``until`` is set; False after the timeout.
+
+    Nothing can be asked of the other side afterwards.
+    """
+    association._reactor_checkpoint.let_go()
+    deadline = time.monotonic() + timeout_s
+    while association.is_established and time.monotonic() < deadline:
+        if until.wait(_SERVING_S):
+            return True
+    return until.is_set()
+
+
 def _associate(
-    destination: Destination, contexts: list[PresentationContext], calling_ae_title: str, timeout_s: float
+    destination: Destination,
+    contexts: list[PresentationContext],
+    calling_ae_title: str,
+    timeout_s: float,
+    extended_negotiation: Sequence[SCP_SCU_RoleSelectionNegotiation],
+    handlers: Sequence[Any],
 ) -> Association:
     """Return an established association, or raise `DestinationUnavailable`."""
     configure_pynetdicom()
@@ -99,7 +129,8 @@ def _associate(
         contexts,
         destination.ae_title,
         MAXIMUM_PDU_BYTES,
-        evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
+        ext_neg=list(extended_negotiation),
+        evt_handlers=[(evt.EVT_CONN_OPEN, on_connected), *handlers],
         tls_args=(context, _server_name(destination)) if context else None,
     )
     if association.is_established:

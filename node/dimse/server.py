@@ -14,7 +14,9 @@ from node.dimse.contexts import supported_contexts
 from node.dimse.listener import Listener, PortUnavailable
 from node.dimse.peer_hosts import PeerHosts
 from node.dimse.policy import HOST_NAME_LIFETIME_S
+from node.dimse.procedure_step import ProcedureStepScp
 from node.dimse.pynetdicom_options import configure_pynetdicom
+from node.dimse.storage_commitment import StorageCommitment
 from node.dimse.storage_scp import StorageScp
 from node.dimse.tls import ServerTls
 from node.dimse.verification import on_c_echo
@@ -79,6 +81,8 @@ class Receiver:
         disk = DiskGuard(self._spool, limits.minimum_free_bytes, limits.recovered_free_bytes)
         intake = Intake(database, objects, options.duplicates)
         self._storage = StorageScp(intake, self._spool, disk, self._register.row_id, self._register.instance_received)
+        self._procedure_steps = ProcedureStepScp(database)
+        self._commitment = StorageCommitment(database, objects)
         self._listeners: list[Listener] = []
         self._threads: list[threading.Thread] = []
 
@@ -147,6 +151,10 @@ class Receiver:
         handlers = [
             (evt.EVT_REQUESTED, self._register.on_requested),
             (evt.EVT_C_ECHO, on_c_echo),
+            (evt.EVT_N_CREATE, self._procedure_steps.on_n_create),
+            (evt.EVT_N_SET, self._procedure_steps.on_n_set),
+            (evt.EVT_N_ACTION, self._commitment.on_n_action),
+            (evt.EVT_N_EVENT_REPORT, self._commitment.on_n_event_report),
         ]
         contexts = supported_contexts(options.additional_sop_classes)
         common = (contexts, handlers, self._register, limits, self._storage, options.reuse_port)

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from storage.describe import describe_study
 from storage.header import dataset_from_json
 from storage.journal import record
 from storage.object_store import ObjectStorage
-from storage.revisions import find_revision, stored_instances
+from storage.revisions import StoredInstance, find_revision, stored_instances
 
 log = structlog.get_logger()
 
@@ -160,6 +160,12 @@ class NodeContext:
             revision = find_revision(session, study_instance_uid, number)
             instances = stored_instances(session, revision)
             closed_at = revision.closed_at or revision.opened_at
+        return self.load(study_instance_uid, instances, number, closed_at)
+
+    def load(
+        self, study_instance_uid: str, instances: Sequence[StoredInstance], number: int, at: datetime
+    ) -> LoadedStudy:
+        """A study, or what there is of it so far, from these instances."""
         headers = {
             i.sop_instance_uid: identified(
                 dataset_from_json(i.header),
@@ -171,4 +177,4 @@ class NodeContext:
             for i in instances
         }
         paths = ObjectPaths(self.objects, {i.sop_instance_uid: i.object_digest for i in instances})
-        return load_study(study_instance_uid, headers, paths, number, closed_at, self.decoder)
+        return load_study(study_instance_uid, headers, paths, number, at, self.decoder)

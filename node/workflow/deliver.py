@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from node.dimse.outgoing import HIGH, LOW, MEDIUM, Outgoing, SendOutcome
 from node.dimse.storage_scu import SendOptions, send
+from node.results.variants import BINARY_SEGMENTATION
 from node.settings import Destination, Settings
 from node.workflow.context import NodeContext
 from node.workflow.delivery_audit import audits_of
@@ -22,6 +23,7 @@ from node.workflow.turnaround import count_attempt
 from node.workflow.variants import variants_for
 from node.workflow.version import PIPELINE_VERSION
 from storage.deliveries import Attempt, DueObject, Priority, RetryPolicy, book, due_at, fail_all_due
+from storage.delivery_commitment import expect_commitment
 from storage.destinations import DueRun, begin_run, due_runs, end_run, is_paused, note_outcomes
 from storage.errors import IntegrityError, ObjectMissing, StorageError
 from storage.journal import record
@@ -191,8 +193,19 @@ class _Books:
             for item, row in book(session, attempts, self._policy, utc_now()):
                 self._tell(session, item, row)
                 count_attempt(session, row)
+                self._ask_for_commitment(session, item, row)
             delivered = any(attempt.delivered for attempt in attempts.values())
             note_outcomes(session, self._destination, delivered, failures[-1] if failures else "", utc_now())
+
+    def _ask_for_commitment(self, session: Session, item: DueObject, row: Delivery) -> None:
+        """Have the destination asked whether it keeps what it took, where it is configured to be asked (PS3.4 J).
+
+        A variant went under a UID of its own, which the delivery does not carry: it is not asked about.
+        """
+        destination = self._context.settings.destination(self._destination)
+        wanted = destination is not None and destination.request_commitment
+        if wanted and row.state == DeliveryState.DELIVERED and not row.sent_as.startswith(BINARY_SEGMENTATION):
+            expect_commitment(session, item.sop_class_uid, item.sop_instance_uid, self._destination, utc_now())
 
     def _tell(self, session: Session, item: DueObject, row: Delivery) -> None:
         if not item.kind:

@@ -14,6 +14,7 @@ from node.settings import QueueName, Settings
 from node.signs_of_life import SignOfLife
 from node.workflow.assemble import assemble_step
 from node.workflow.assess import assess_step
+from node.workflow.completion import close_what_is_complete, completion_policy
 from node.workflow.context import NodeContext
 from node.workflow.deliver import deliver_step, delivery_failed, runs_due
 from node.workflow.detect import detect_step
@@ -21,13 +22,12 @@ from node.workflow.engine import JobEngine, Successor
 from node.workflow.gate import gate_step
 from node.workflow.reaper import reap
 from node.workflow.report import report_step
+from node.workflow.side_work import SideWork
 from node.workflow.version import PIPELINE_VERSION
-from storage.completion import QuietTimes, close_quiet_series, close_quiet_studies
 from storage.executors import Identity, other_hosts
 from storage.journal import record
 from storage.models import ExecutorState, RevisionState, utc_now
 from storage.revisions import closed_revisions, fail, find_revision
-from storage.turns import Turn, take_turn
 
 log = structlog.get_logger()
 
@@ -86,6 +86,7 @@ class Worker:
             queue=QueueName.DELIVER,
             per_partition=True,
         )
+        self._side_work = SideWork(self.context, self._engine)
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, then finish what is running; or drain when asked to, then wait."""
@@ -149,23 +150,16 @@ class Worker:
         return _run(REPORT, study_instance_uid, number)
 
     def sweep(self) -> None:
-        """Close what is quiet, submit what is complete, give up what is dead, deliver what is due.
+        """Close what is complete, submit what is closed, give up what is dead, deliver what is due.
 
         Workflow ids carry the pipeline version: after an upgrade the engine leaves workflows of the old version alone,
         and what they had not finished starts anew under the new one.
         """
         now = utc_now()
         settings = self.context.settings
-        completion = settings.completion
-        quiet = QuietTimes(completion.series_quiet_s, completion.study_quiet_s, completion.open_association_quiet_s)
-        with self.context.database.session() as session:
-            ours = take_turn(session, Turn.SWEEP)
-            if ours:
-                close_quiet_series(session, quiet, now)
-                for closed in close_quiet_studies(session, quiet, now):
-                    log.info("study.closed", study_instance_uid=closed.study_instance_uid, reason=closed.reason)
-        if ours:
-            route_received(self.context.database, settings, now)
+        close_what_is_complete(self.context, completion_policy(settings.completion), now)
+        route_received(self.context.database, settings, now)
+        self._side_work.sweep()
         with self.context.database.read() as session:
             studies = closed_revisions(session)
             deliveries = runs_due(session)

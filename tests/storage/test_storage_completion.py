@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import select
 
 from storage.associations import close_association, open_association
-from storage.completion import ClosedRevision, QuietTimes, close_quiet_series, close_quiet_studies
+from storage.completion import ClosedRevision, close_complete, close_series, series_to_close
 from storage.database import Database
+from storage.evidence import CompletionPolicy
 from storage.ingest import Reception, ingest
 from storage.models import JournalEntry, RevisionState, Series, StudyRevision, utc_now
 from storage.objects import ObjectStore
@@ -18,7 +19,7 @@ from storage.revisions import closed_revisions, find_revision, stored_instances
 from tests.fixtures.instances import mr_file
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-QUIET = QuietTimes(series_s=5, study_s=10, open_association_s=60)
+QUIET = CompletionPolicy(series_quiet_s=5, study_quiet_s=10, open_association_quiet_s=60)
 
 Receive = Callable[..., None]
 
@@ -41,12 +42,12 @@ def receive(database: Database, tmp_path: Path) -> Receive:
 
 def close(database: Database, at: datetime) -> list[ClosedRevision]:
     with database.session() as session:
-        return list(close_quiet_studies(session, QUIET, at))
+        return close_complete(session, QUIET, at)
 
 
-def close_series(database: Database, at: datetime) -> int:
+def close_silent_series(database: Database, at: datetime) -> int:
     with database.session() as session:
-        return close_quiet_series(session, QUIET, at)
+        return close_series(session, series_to_close(session, QUIET, at), at)
 
 
 def contents(database: Database, number: int) -> set[str]:
@@ -68,7 +69,10 @@ def test_silence_closes_a_study_to_the_second(database: Database, receive: Recei
         assert (revision.state, revision.closed_at, revision.closed_reason) == ("closed", after(13), closed.reason)
         assert closed_revisions(session) == [("1.2.3", 1)]
         journal = session.scalars(select(JournalEntry).where(JournalEntry.event == "study-closed")).one()
-    assert (journal.study_instance_uid, journal.detail) == ("1.2.3", {"revision": 1})
+    assert (journal.study_instance_uid, journal.detail) == (
+        "1.2.3",
+        {"revision": 1, "evidence": "associations-released", "confidence": "weak"},
+    )
 
 
 def test_an_open_association_makes_it_wait_until_release_and_silence(database: Database, receive: Receive) -> None:
@@ -120,9 +124,9 @@ def test_a_late_instance_is_seen_by_the_second_revision_only(database: Database,
 
 def test_a_series_closes_once_and_again_after_a_late_instance(database: Database, receive: Receive) -> None:
     receive(1)
-    assert [close_series(database, after(s)) for s in (4.9, 5, 6)] == [0, 1, 0]
+    assert [close_silent_series(database, after(s)) for s in (4.9, 5, 6)] == [0, 1, 0]
     receive(2, after(7))
-    assert [close_series(database, after(s)) for s in (11.9, 12, 100)] == [0, 1, 0]
+    assert [close_silent_series(database, after(s)) for s in (11.9, 12, 100)] == [0, 1, 0]
     with database.read() as session:
         assert session.scalars(select(Series.closed_at)).one() == after(12)
         entries = session.scalars(select(JournalEntry).where(JournalEntry.event == "series-closed")).all()
@@ -134,15 +138,14 @@ def test_closing_and_receiving_at_once_loses_nothing(database: Database, receive
     count, failures = 40, []
     at_closing: dict[int, set[str]] = {}
     received = threading.Event()
-    instant = QuietTimes(series_s=0, study_s=0, open_association_s=0)
+    instant = CompletionPolicy(series_quiet_s=0, study_quiet_s=0, open_association_quiet_s=0, guard_s=0)
 
     def keep_closing() -> None:
         try:
             while True:
                 last = received.is_set()
                 with database.session() as session:
-                    close_quiet_series(session, instant, utc_now())
-                    closed = list(close_quiet_studies(session, instant, utc_now()))
+                    closed = close_complete(session, instant, utc_now())
                 at_closing.update({revision.number: contents(database, revision.number) for revision in closed})
                 if last:
                     return

@@ -149,11 +149,11 @@ def test_an_upgraded_worker_does_not_go_on_draining(database: Database) -> None:
 def test_a_turn_is_one_process_s_until_its_transaction_ends(database: Database) -> None:
     if database.is_sqlite:
         with database.session() as session:
-            assert take_turn(session, Turn.SWEEP), "a session owns the writer's lock"
+            assert take_turn(session, Turn.ENROL), "a session owns the writer's lock"
         return
     with database.session() as first, database.session() as second:
-        assert take_turn(first, Turn.SWEEP)
-        assert not take_turn(second, Turn.SWEEP)
+        assert take_turn(first, Turn.ENROL)
+        assert not take_turn(second, Turn.ENROL)
         assert take_turn(second, Turn.REAP), "turns do not hinder each other"
     with database.session() as third:
-        assert take_turn(third, Turn.SWEEP)
+        assert take_turn(third, Turn.ENROL)

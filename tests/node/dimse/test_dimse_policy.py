@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from pydicom._uid_dict import UID_dictionary
 from pynetdicom import sop_class
 from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.service_class_n import ProcedureStepServiceClass, StorageCommitmentServiceClass
 
 from node.dimse.contexts import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, is_storage_context, supported_contexts
 from node.dimse.policy import Admission, AssociationPolicy, Rejection, Requestor
@@ -55,8 +56,11 @@ def test_every_context_reaches_its_service() -> None:
     """pynetdicom aborts associations that use a class it knows no service for."""
     private = "1.3.12.2.1107.5.9.1"
     contexts = supported_contexts([private])
-    verification, *storage = contexts
-    assert not is_storage_context(verification)
+    verification, step, commitment, *storage = contexts
+    assert not any(is_storage_context(context) for context in (verification, step, commitment))
+    services = [sop_class.uid_to_service_class(str(c.abstract_syntax)) for c in (step, commitment)]
+    assert services == [ProcedureStepServiceClass, StorageCommitmentServiceClass]
+    assert (commitment.scu_role, commitment.scp_role) == (True, True)
     assert {str(context.abstract_syntax) for context in storage} == {*STORAGE_SOP_CLASSES, private}
     assert all(sop_class.uid_to_service_class(str(c.abstract_syntax)) is StorageServiceClass for c in storage)
     assert all(tuple(context.transfer_syntax) == TRANSFER_SYNTAXES for context in storage)
