@@ -18,7 +18,7 @@ from sqlalchemy import Row, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from node.settings import Settings
+from node.settings import ConfigurationError, Settings
 from node.signs_of_life import last_signs
 from storage.database import Database
 from storage.errors import StorageError
@@ -108,6 +108,7 @@ class HealthProbe:
         yield from _index_queue_and_destinations(settings, self._database)
         yield _objects(settings.data_dir / "objects")
         yield _disk(settings)
+        yield from _certificates(settings)
         yield from _processes(settings.data_dir)
 
 
@@ -217,6 +218,25 @@ def _disk(settings: Settings) -> Component:
     words = f"{usage.free / 1e9:.1f} GB free, instances are refused below {low / 1e9:.1f} GB"
     state: State = "down" if usage.free < low else "degraded" if usage.free < 2 * low else "ok"
     return Component("disk", state, True, words, figures)
+
+
+def _certificates(settings: Settings) -> Iterator[Component]:
+    """Where TLS is set up: the certificate or revocation list that ends first. The port without TLS goes on."""
+    if not settings.tls.enabled:
+        return
+    from node.tls import certificate_states
+
+    try:
+        states = certificate_states(settings.tls)
+    except ConfigurationError as error:
+        yield Component("certificates", "down", False, str(error))
+        return
+    first = min(states, key=lambda state: state.not_after)
+    remaining_s = (first.not_after - utc_now()).total_seconds()
+    fault = first.fault(settings.tls.expiry_warning_days)
+    state: State = "down" if remaining_s <= 0 else "degraded" if fault else "ok"
+    detail = fault or f"good until {first.not_after:%Y-%m-%d}"
+    yield Component("certificates", state, False, detail, {"remaining_s": round(remaining_s)})
 
 
 def _processes(data_dir: Path) -> Iterator[Component]:

@@ -11,10 +11,11 @@ import pytest
 
 from node import health
 from node.health import HealthProbe
-from node.settings import Settings, load_settings
+from node.settings import Settings, TlsSettings, load_settings
 from node.signs_of_life import SignOfLife, clear, last_signs
 from storage.database import Database
 from storage.models import Delivery, DeliveryState, Patient, ResultObject, RevisionState, Study, StudyRevision, utc_now
+from tests.fixtures.certificates import Authority
 
 PACS = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
 
@@ -212,3 +213,16 @@ def test_signs_of_life_are_written_seldom_read_defensively_and_cleared(tmp_path:
 def test_a_sign_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("in the way")
     SignOfLife(tmp_path, "worker-0").give()
+
+
+@pytest.mark.parametrize(("valid_days", "expected"), [(200, "ok"), (10, "degraded"), (-1, "down")])
+def test_certificates_that_end_are_told_in_time_and_stop_nothing_else(
+    settings: Settings, database: Database, tmp_path: Path, valid_days: int, expected: str
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    identity = authority.issue("node.hospital.test", valid_days=valid_days)
+    files = {"certificate": identity.certificate, "key": identity.key, "ca": authority.certificate}
+    with_tls = settings.model_copy(update={"tls": TlsSettings.model_validate(files)})
+    component = _components(with_tls, database)["certificates"]
+    assert (component["state"], component["needed"]) == (expected, False)
+    assert ("CN=node.hospital.test" in component["detail"]) is (expected != "ok")
