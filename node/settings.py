@@ -292,7 +292,7 @@ class CommitmentSettings(_Section):
 
     first_retry_s: float = Field(10, gt=0, description="a modality that restarts takes reports again within minutes")
     backoff_rate: float = Field(2, ge=1, le=100, description="each wait is this much longer than the one before")
-    max_attempts: int = Field(12, ge=1, le=100, description="about four hours; by then modalities ask again themselves")
+    max_attempts: int = Field(12, ge=1, le=100, description="over three hours; by then modalities ask again themselves")
     report_wait_s: float = Field(5, ge=0, description="a PACS that reports on the same association does so at once")
     resend_after_s: float = Field(
         86_400, gt=0, description="a PACS may report after a night of archiving; without a report we deliver again"

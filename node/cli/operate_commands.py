@@ -121,18 +121,22 @@ def _print_series(document: dict[str, Any]) -> None:
     judged = {s["series_instance_uid"]: s for s in (document["assessment"] or {}).get("series", [])}
     rows = []
     for series in document["series"]:
-        verdict = judged.get(series["series_instance_uid"], {})
+        # While the study is being received, what the series said when it closed is newer than what the study said.
+        own = series["assessment"] if document["state"] == "receiving" else None
+        verdict = own or judged.get(series["series_instance_uid"], {})
+        completion = series["completion"]
         rows.append(
             (
                 series["series_number"],
                 series["series_description"],
                 series["instances"],
+                f"{completion['evidence']}, {completion['confidence']}" if completion["closed"] else "open",
                 verdict.get("role"),
                 verdict.get("verdict"),
                 verdict.get("reason"),
             )
         )
-    print_table("Series", ("no", "description", "instances", "role", "verdict", "why"), rows)
+    print_table("Series", ("no", "description", "instances", "closed by", "role", "verdict", "why"), rows)
 
 
 def _print_results(document: dict[str, Any]) -> None:

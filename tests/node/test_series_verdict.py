@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 import node.workflow.assess as assess_module
+from node.cli.operate_commands import _print_series
 from node.settings import load_settings
 from node.studies import show_study
 from node.workflow.assess import assess_step
@@ -72,7 +73,7 @@ def assessed(context: NodeContext) -> dict[str, Any]:
 
 
 def test_the_verdict_on_a_series_is_shown_while_the_study_is_received_and_taken_over(
-    context: NodeContext, study: str, monkeypatch: pytest.MonkeyPatch
+    context: NodeContext, study: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     due = close_the_series(context)
     assert len(due) == 3
@@ -85,6 +86,10 @@ def test_the_verdict_on_a_series_is_shown_while_the_study_is_received_and_taken_
     assert {s["assessment"]["verdict"] for s in document["series"]} == {"diagnostic"}
     assert all(s["completion"]["closed"] for s in document["series"])
     assert len(journal(context, "series-assessed")) == 3
+    _print_series(document)
+    printed = capsys.readouterr().out
+    assert printed.count("diagnostic") == 3
+    assert printed.count("quiet, weak") == 3
 
     known = []
     real = assess_module.assess
