@@ -41,6 +41,11 @@ STATUS_MEANINGS: Final[Mapping[StoreStatus, tuple[str, str]]] = {
     StoreStatus.OUT_OF_RESOURCES: ("disk almost full, or index or object store unavailable", "send again later"),
     StoreStatus.DATA_SET_DOES_NOT_MATCH: ("the data set is not the instance announced", "correct the object"),
     StoreStatus.CANNOT_UNDERSTAND: ("not a DICOM instance that can be indexed", "correct the object"),
+    StoreStatus.NOT_AUTHORISED: ("the peer has no right to store here", "grant it the right under [[peers]]"),
+    StoreStatus.ELEMENTS_DISCARDED: (
+        "warning: a known instance with other content, and the site keeps the first version: these bytes are not kept",
+        "nothing: a repeat changes nothing",
+    ),
     StoreStatus.PROCESSING_FAILURE: ("another failure inside the node", "send again; tell the node's operator"),
 }
 """Per status what it means and what the sender should do."""

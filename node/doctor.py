@@ -13,7 +13,7 @@ from pydicom.uid import UID
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.objects import open_objects
+from node.objects import ABSENT_DIGEST, open_objects
 from node.settings import ConfigurationError, Settings
 from storage.database import Database
 from storage.errors import ObjectStoreUnavailable
@@ -27,9 +27,6 @@ DECODED_SYNTAXES = (
     "1.2.840.10008.1.2.4.201",
 )
 """RLE, JPEG baseline, JPEG lossless, JPEG-LS, JPEG 2000, HTJ2K: what scanners and PACS send compressed."""
-
-ABSENT_DIGEST = "0" * 64
-"""Whether a store has it is asked only to get an answer."""
 
 
 @dataclass(frozen=True)

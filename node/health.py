@@ -18,6 +18,7 @@ from sqlalchemy import Row, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from node.objects import ABSENT_DIGEST, open_objects
 from node.settings import ConfigurationError, Settings
 from node.signs_of_life import last_signs
 from storage.database import Database
@@ -106,7 +107,7 @@ class HealthProbe:
     def _components(self) -> Iterator[Component]:
         settings = self._settings
         yield from _index_queue_and_destinations(settings, self._database)
-        yield _objects(settings.data_dir / "objects")
+        yield _bucket(settings) if settings.storage.objects_url else _objects(settings.data_dir / "objects")
         yield _disk(settings)
         yield from _certificates(settings)
         yield from _processes(settings.data_dir)
@@ -194,6 +195,15 @@ def _destinations(session: Session, settings: Settings) -> Iterator[Component]:
             },
             state.name,
         )
+
+
+def _bucket(settings: Settings) -> Component:
+    """Ask the object service for an object that it does not have."""
+    try:
+        open_objects(settings).contains(ABSENT_DIGEST)
+    except StorageError as error:
+        return Component("objects", "down", True, str(error))
+    return Component("objects", "ok", True, "the object service answers")
 
 
 def _objects(folder: Path) -> Component:

@@ -1,7 +1,12 @@
 """The object store that the node's settings name, for the processes that use it."""
 
+from typing import Final
+
 from node.settings import Settings
 from storage.object_store import ObjectStorage, open_object_store
+
+ABSENT_DIGEST: Final = "0" * 64
+"""No content is known that has it: asking for it shows that the store answers."""
 
 
 def open_objects(settings: Settings) -> ObjectStorage:

@@ -64,13 +64,13 @@ def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
     from node.objects import open_objects
 
     me = identify(settings, "receiver", slot)
-    dicom = settings.dicom
+    dicom, live = settings.dicom, LiveSettings.of_process(settings)
     options = ReceiverOptions(
         ae_title=dicom.ae_title,
         host=dicom.host,
         port=dicom.port,
         slot_name=me.slot,
-        peers=settings.peers,
+        peers=lambda: live.current.peers,
         require_called_ae_title=dicom.require_called_ae_title,
         reuse_port=dicom.processes > 1,
         duplicates=settings.storage.duplicates,

@@ -98,11 +98,11 @@ class QueueName(StrEnum):
     """The queues that workers take jobs from."""
 
     QUALITY = "quality"
-    """Assemble, assess, gate, report."""
+    """Assemble, assess, gate, report; the verdicts on single series."""
     GPU = "gpu"
     """Detection."""
     DELIVER = "deliver"
-    """Sending results."""
+    """Sending results; storage commitment."""
 
 
 class _Section(BaseModel):

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from node import telemetry
 from node.audit.message import AuditMessage
 
 _log = structlog.get_logger(__name__)
@@ -80,6 +81,7 @@ class SinkWorker:
             first = self._unreported == 0
             self._unreported += count
             self.lost += count
+        telemetry.audit_dropped(count)
         if first:
             _log.error("audit-messages-dropped", sink=self.name, reason="the queue is full or the node is stopping")
 

@@ -14,6 +14,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from node import telemetry
 from node.dimse.association import AssociationLimits, AssociationRegister
 from node.dimse.messages import IncomingMessages, StoreService
 from node.dimse.tls import ServerTls
@@ -47,6 +48,7 @@ class GuardedRequestHandler(RequestHandler):
         if self.server.tls is not None:
             secured = self.server.tls.accept(self.request, self.client_address[0])
             if secured is None:
+                telemetry.connection_refused("tls")
                 return
             self.request = secured
         association = self._create_association()
@@ -137,6 +139,7 @@ class Listener(ThreadedAssociationServer):
         """Accept the connection unless too many are open; the refused one is closed at once."""
         if self._connections.acquire(blocking=False):
             return True
+        telemetry.connection_refused("limit")
         _log.warning("connection-refused", peer_address=client_address[0], reason="too many connections")
         return False
 

@@ -61,8 +61,8 @@ class StoreAnswer:
 class StoreService(Protocol):
     """What takes in data sets: `node.dimse.storage_scp.StorageScp`."""
 
-    def refusal(self, *, now: bool = False) -> StoreAnswer | None:
-        """Why nothing can be stored at present; None when it can."""
+    def refusal(self, association: Association, *, now: bool = False) -> StoreAnswer | None:
+        """Why nothing of this association can be stored at present; None when it can."""
 
     def open(self, association: Association, request: StoreRequest, transfer_syntax_uid: str) -> SpooledFile:
         """Begin a data set. Raises OSError where the spool refuses."""
@@ -205,7 +205,7 @@ class IncomingMessages(DIMSEServiceProvider):
         context = self.assoc._accepted_cx.get(context_id)
         if context is None:
             raise MessageRefused(f"a C-STORE request in presentation context {context_id}, which was not accepted")
-        refusal = self._service.refusal()
+        refusal = self._service.refusal(self.assoc)
         file = None
         if refusal is None:
             try:
@@ -227,7 +227,7 @@ class IncomingMessages(DIMSEServiceProvider):
             return
         if arriving.size_bytes >= arriving.next_check_bytes:
             arriving.next_check_bytes = arriving.size_bytes + DISK_CHECK_INTERVAL_BYTES
-            refusal = self._service.refusal(now=True)
+            refusal = self._service.refusal(self.assoc, now=True)
             if refusal is not None:
                 self._give_up(arriving, refusal)
 

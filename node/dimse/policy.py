@@ -3,7 +3,7 @@
 A peer is known by AE title and address; over TLS by its certificate as well; where configured by user identity too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -86,17 +86,20 @@ def local_limit_exceeded(reason: str, refused_for: RefusedFor) -> Rejection:
 
 
 class AssociationPolicy:
-    """Who may associate. Without configured peers everybody may: sensible only on loopback, our default."""
+    """Who may associate. Without configured peers everybody may: sensible only on loopback, our default.
+
+    ``peers`` may be asked for at each association: they follow the configuration file.
+    """
 
     def __init__(
         self,
         ae_title: str,
-        peers: Sequence[Peer] = (),
+        peers: Callable[[], Sequence[Peer]] | Sequence[Peer] = (),
         require_called_ae_title: bool = False,
         hosts: PeerHosts | None = None,
     ) -> None:
         self._ae_title = ae_title
-        self._peers = tuple(peers)
+        self._peers_now = peers if callable(peers) else lambda: peers
         self._require_called_ae_title = require_called_ae_title
         self._hosts = hosts or PeerHosts(HOST_NAME_LIFETIME_S)
         self._passcodes = Passcodes()
@@ -112,9 +115,10 @@ class AssociationPolicy:
         identity = requestor.identity
         if identity is not None and identity.type not in VERIFIABLE_TYPES:
             return identity_refused(f"user identity of type {identity.type}: only user names and passcodes are known")
-        if not self._peers:
+        peers = self._peers_now()
+        if not peers:
             return Admission(None, frozenset(Right))
-        named = [peer for peer in self._peers if peer.ae_title == requestor.calling_ae_title.strip()]
+        named = [peer for peer in peers if peer.ae_title == requestor.calling_ae_title.strip()]
         if not named:
             return not_recognised("no peer is configured with this AE title")
         here = [peer for peer in named if self._hosts.matches(peer.host, requestor.address)]

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Self
@@ -46,8 +47,8 @@ class ReceiverOptions:
     """0 takes a free port; `Receiver.port` tells which."""
     slot_name: str = "receiver-0"
     """Names this process in the index and its folder in the spool; stable over restarts, unique among hosts."""
-    peers: tuple[Peer, ...] = ()
-    """Who may associate; empty lets everybody in."""
+    peers: Callable[[], Sequence[Peer]] | tuple[Peer, ...] = ()
+    """Who may associate, or who may just now; empty lets everybody in."""
     require_called_ae_title: bool = False
     reuse_port: bool = False
     """Several receivers share the port."""
@@ -80,7 +81,7 @@ class Receiver:
         limits = options.limits
         disk = DiskGuard(self._spool, limits.minimum_free_bytes, limits.recovered_free_bytes)
         intake = Intake(database, objects, options.duplicates)
-        self._storage = StorageScp(intake, self._spool, disk, self._register.row_id, self._register.instance_received)
+        self._storage = StorageScp(intake, self._spool, disk, self._register)
         self._procedure_steps = ProcedureStepScp(database)
         self._commitment = StorageCommitment(database, objects)
         self._listeners: list[Listener] = []

@@ -4,7 +4,6 @@ Success is answered only after `storage.ingest` has returned, when bytes and ind
 """
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
@@ -13,8 +12,10 @@ import structlog
 from pynetdicom.association import Association
 
 from node import telemetry
+from node.dimse.association import AssociationRegister
 from node.dimse.command_set import StoreRequest
 from node.dimse.messages import StoreAnswer
+from node.settings import Right
 from storage.errors import (
     IndexUnavailable,
     MismatchedInstance,
@@ -22,7 +23,7 @@ from storage.errors import (
     StorageError,
     UnreadableInstance,
 )
-from storage.ingest import Ingested, Intake, Reception
+from storage.ingest import Intake, Reception
 from storage.objects import StoredObject, digest_of
 from storage.spool import DiskGuard, Spool, SpooledFile, part10_prefix
 
@@ -34,6 +35,7 @@ class StoreStatus(IntEnum):
 
     SUCCESS = 0x0000
     PROCESSING_FAILURE = 0x0110
+    NOT_AUTHORISED = 0x0124
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_DOES_NOT_MATCH = 0xA900
     CANNOT_UNDERSTAND = 0xC000
@@ -57,7 +59,7 @@ _STATUS_OF_ERROR: Final[tuple[tuple[type[Exception], StoreStatus], ...]] = (
 class StorageScp:
     """Takes in the data sets of one receiver's associations.
 
-    ``association_row`` tells the index row of an association; ``on_ingested`` is told of every acknowledged instance.
+    ``register`` knows the associations: their rows in the index and their rights; it is told of what they brought.
     """
 
     def __init__(
@@ -65,17 +67,17 @@ class StorageScp:
         intake: Intake,
         spool: Spool,
         disk: DiskGuard,
-        association_row: Callable[[Association], int | None],
-        on_ingested: Callable[[Association, str, Ingested], None],
+        register: AssociationRegister,
     ) -> None:
         self._intake = intake
         self._spool = spool
         self._disk = disk
-        self._association_row = association_row
-        self._on_ingested = on_ingested
+        self._register = register
 
-    def refusal(self, *, now: bool = False) -> StoreAnswer | None:
-        """Out of resources while the disk is almost full (PS3.4 B.2.3), None otherwise."""
+    def refusal(self, association: Association, *, now: bool = False) -> StoreAnswer | None:
+        """Not authorised, or out of resources while the disk is almost full (PS3.4 B.2.3, PS3.7 C); None otherwise."""
+        if not self._register.may(association, Right.STORE):
+            return StoreAnswer(StoreStatus.NOT_AUTHORISED, "this peer has no right to store here")
         try:
             reason = self._disk.refusal(now=now)
         except StorageError as error:
@@ -84,7 +86,7 @@ class StorageScp:
 
     def open(self, association: Association, request: StoreRequest, transfer_syntax_uid: str) -> SpooledFile:
         """Begin a data set: a spool file that holds its file meta information already."""
-        file = self._spool.new_file(self._association_row(association))
+        file = self._spool.new_file(self._register.row_id(association))
         file.write(part10_prefix(request.sop_class_uid, request.sop_instance_uid, transfer_syntax_uid))
         return file
 
@@ -94,7 +96,7 @@ class StorageScp:
         reception = Reception(
             calling_ae_title=requestor.ae_title,
             peer_address=requestor.address_info.address,
-            association_id=self._association_row(association),
+            association_id=self._register.row_id(association),
             received_at=datetime.now(UTC),
             expected_sop_class_uid=request.sop_class_uid,
             expected_sop_instance_uid=request.sop_instance_uid,
@@ -126,7 +128,7 @@ class StorageScp:
             return status_of(error), str(error)
         seconds = time.perf_counter() - started
         telemetry.instance_received(reception.calling_ae_title, ingested.outcome, seconds, file.size_bytes)
-        self._on_ingested(association, request.sop_class_uid, ingested)
+        self._register.instance_received(association, request.sop_class_uid, ingested)
         if ingested.outcome == "kept-first":
             return StoreStatus.ELEMENTS_DISCARDED, "known instance with other content: the first version is kept"
         return StoreStatus.SUCCESS, ""

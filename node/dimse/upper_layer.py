@@ -23,7 +23,7 @@ from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import _PDUPrimitiveType
 from pynetdicom.transport import AssociationSocket
 
-from node import audit
+from node import audit, telemetry
 from node.dimse.foreign import foreign_protocol
 from node.dimse.messages import UNDECODABLE, IncomingMessages, MessageRefused
 
@@ -199,6 +199,7 @@ class WaitingUpperLayer(DULServiceProvider):
             return
         pdu_type, _, length = _header.unpack(self._header)
         if fault := self._fault_of_header(pdu_type, length):
+            telemetry.connection_refused("not-dicom")
             audit.trail().node_refused(self._peer(), fault)
             self._drop(fault)
             return

@@ -1,10 +1,11 @@
 """Work beside the way of a study: verdicts on single series, and storage commitment. Rows become workflows here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from node.settings import QueueName
 from node.workflow.assess_series import assess_series_step, series_failed
 from node.workflow.commitment import (
     redeliver_uncommitted,
@@ -25,6 +26,13 @@ SERIES = "series"
 COMMITMENT_REPORT = "commitment-report"
 COMMITMENT_REQUEST = "commitment-request"
 PARKED = "it kept stopping the worker"
+_BESIDE = {QueueName.QUALITY: (SERIES,), QueueName.DELIVER: (COMMITMENT_REPORT, COMMITMENT_REQUEST)}
+"""Queues of their own, so that a series' verdict waits for no study; worked on by those who work on these queues."""
+
+
+def queues_beside(queues: Iterable[str]) -> list[str]:
+    """The queues of side work that a worker of ``queues`` works on as well."""
+    return [beside for queue in queues for beside in _BESIDE.get(QueueName(queue), ())]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from node.workflow.engine import JobEngine, Successor
 from node.workflow.gate import gate_step
 from node.workflow.reaper import reap
 from node.workflow.report import report_step
-from node.workflow.side_work import SideWork
+from node.workflow.side_work import SideWork, queues_beside
 from node.workflow.version import PIPELINE_VERSION
 from storage.executors import Identity, other_hosts
 from storage.journal import record
@@ -91,7 +91,7 @@ class Worker:
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set, then finish what is running; or drain when asked to, then wait."""
         self._wait_for_our_version(stop)
-        self._engine.start(self._me.queues)
+        self._engine.start([*self._me.queues, *queues_beside(self._me.queues)])
         self._warn_of_separate_objects()
         log.info("worker.started", pipeline_version=PIPELINE_VERSION, queues=self._me.queues)
         while not stop.wait(SWEEP_INTERVAL_S) and self._heartbeat.state is ExecutorState.RUNNING:
