@@ -26,8 +26,8 @@ from node.settings import load_settings
 from node.workflow.commitment import request_commitment_step
 from node.workflow.context import NodeContext
 from node.workflow.deliver import deliver_step
-from storage.deliveries import due_deliveries
 from storage.delivery_commitment import due_commitments
+from storage.destinations import due_runs
 from storage.models import DeliveryCommitment, utc_now
 from tests.fixtures.dcmtk import free_port
 
@@ -103,8 +103,8 @@ def node(data_dir: Path, pacs: Pacs) -> Iterator[NodeContext]:
 
 def deliver_and_ask(context: NodeContext) -> None:
     with context.database.read() as session:
-        (due,) = due_deliveries(session, utc_now())
-    deliver_step(context, due.study_instance_uid, due.revision, due.destination)
+        (run,) = due_runs(session, utc_now())
+    deliver_step(context, run.destination, run.turn)
     with context.database.read() as session:
         (commitment,) = due_commitments(session, utc_now())
     request_commitment_step(context, commitment.destination, commitment.attempt)
