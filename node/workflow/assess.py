@@ -48,11 +48,11 @@ def assess_step(context: NodeContext, study_instance_uid: str, number: int) -> N
         record(
             session,
             "assessed",
-            f"{len(document['series'])} series, {known.before} of them unchanged since the revision before, "
-            f"{known.when_closed} judged when they closed{again}",
+            f"{len(document['series'])} series, {known.before} of them unchanged since the revision before{again}",
             study_instance_uid,
             revision=number,
             verdicts={series["series_instance_uid"]: series["verdict"] for series in document["series"]},
+            judged_when_closed=known.when_closed,
             judged_again=known.judged_again,
         )
 

@@ -102,7 +102,7 @@ def test_the_verdict_on_a_series_is_shown_while_the_study_is_received_and_taken_
     close_the_study(context, study)
     assert known == [{uid for _, uid, _ in due}], "nothing is judged a second time"
     (entry,) = journal(context, "assessed")
-    assert "3 judged when they closed" in entry.message
+    assert entry.detail["judged_when_closed"] == 3
     assert entry.detail["judged_again"] == {}
     with context.database.read() as session:
         early = {row.document["series_instance_uid"]: row.document for row in session.scalars(select(SeriesVerdict))}
@@ -167,4 +167,4 @@ def test_another_pipeline_version_judges_again(context: NodeContext, study: str)
         assert sorted(closed_series(session, PIPELINE_VERSION)) == sorted(due)
     close_the_study(context, study)
     (entry,) = journal(context, "assessed")
-    assert "0 judged when they closed" in entry.message
+    assert entry.detail["judged_when_closed"] == 0
