@@ -82,7 +82,8 @@ def _peer(context: NodeContext, ae_title: str) -> Destination | None:
     """Where the peer of that AE title listens."""
     for peer in context.settings.peers:
         if peer.ae_title == ae_title and peer.port is not None:
-            return Destination(name=peer.name, ae_title=peer.ae_title, host=peer.host, port=peer.port)
+            there = Destination(name=peer.name, ae_title=peer.ae_title, host=peer.host, port=peer.port, tls=peer.tls)
+            return there.with_credentials(context.settings.tls)
     return None
 
 
