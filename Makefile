@@ -46,7 +46,14 @@ test: $(DEV_ENV) lint
 
 bench: $(DEV_ENV)
 	deploy/install-test-peers.sh
+	$(BIN)/python -m benchmarks.receive
+	$(BIN)/python -m benchmarks.footprint
+	$(BIN)/python -m benchmarks.index_growth
+	$(BIN)/python -m benchmarks.completion
 	$(BIN)/python -m benchmarks.end_to_end
+	$(BIN)/python -m benchmarks.decoding
+	$(BIN)/python -m benchmarks.telemetry
+	$(BIN)/python -m benchmarks.hosts
 
 clean:
 	rm -rf $(VENV) demo-data .mypy_cache .ruff_cache .pytest_cache
