@@ -43,6 +43,8 @@ SYSTEMS: dict[str, Callable[[Path], AbstractContextManager[Receiving]]] = {
 def main() -> None:
     """Run and print."""
     systems = {name: start for name, start in SYSTEMS.items() if name != "Orthanc" or ORTHANC.exists()}
+    if not ORTHANC.exists():
+        print("Orthanc is not installed: no ratio to it (Debian: apt-get install orthanc)")
     with tempfile.TemporaryDirectory(prefix="pacsgate-bench-", dir=os.environ.get("PACSGATE_BENCH_DIR")) as name:
         folder = Path(name)
         studies = [mr_instances(folder / f"study-{number}", number, INSTANCES) for number in range(5)]

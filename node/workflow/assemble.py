@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from node import telemetry
 from node.workflow.context import NodeContext
 from node.workflow.version import PIPELINE_VERSION
-from storage.describe import describe_study
 from storage.journal import record
 from storage.models import utc_now
 from storage.revisions import find_revision, stored_instances
@@ -16,7 +15,6 @@ OBJECTS_AT_ONCE = 8
 
 def assemble_step(context: NodeContext, study_instance_uid: str, number: int) -> None:
     """Verify every object's digest (IntegrityError names a damaged one) and journal the roles and choices."""
-    describe_study(context.database, context.objects, study_instance_uid)
     with context.database.read() as session:
         revision = find_revision(session, study_instance_uid, number)
         digests = [instance.object_digest for instance in stored_instances(session, revision)]

@@ -17,6 +17,7 @@ from node.workflow.assess_series import assess_series_step, series_failed
 from node.workflow.context import NodeContext
 from node.workflow.version import PIPELINE_VERSION
 from storage.completion import close_complete, close_series, series_to_close
+from storage.describe import describe_pending
 from storage.evidence import CompletionPolicy
 from storage.ingest import Reception, ingest
 from storage.models import JournalEntry, SeriesAssessmentRow, SeriesVerdict, utc_now
@@ -35,6 +36,8 @@ def context(database_url: str, simulated_files: list[Path], tmp_path: Path) -> I
     for path in simulated_files:
         received.write_bytes(path.read_bytes())
         ingest(context.database, context.objects, received, Reception("SCANNER", "127.0.0.1", utc_now()))
+    while describe_pending(context.database, context.objects):
+        pass
     yield context
     context.database.dispose()
 
@@ -135,6 +138,7 @@ def test_a_late_instance_takes_the_verdict_back(context: NodeContext, study: str
     path = context.settings.data_dir / "late.part"
     late.save_as(path)
     ingest(context.database, context.objects, path, Reception("SCANNER", "127.0.0.1", utc_now()))
+    assert describe_pending(context.database, context.objects) == 1
     entry = shown(context, study)[str(late.SeriesInstanceUID)]
     assert entry["completion"]["closed"] is False
     (again,) = close_the_series(context)

@@ -19,6 +19,7 @@ from storage.completion import (
     series_to_examine,
 )
 from storage.database import Database
+from storage.describe import describe_pending
 from storage.evidence import CompletionPolicy, Evidence, EvidenceKind
 from storage.ingest import Reception, ingest
 from storage.models import JournalEntry, Series, StepStatus, StudyRevision
@@ -50,6 +51,7 @@ def receive(database: Database, tmp_path: Path) -> Receive:
     def receive(number: int, at: datetime = NOON, *, series: int = 4, association: int | None = None) -> None:
         uids = {"SeriesInstanceUID": f"1.2.3.{series}", "SOPInstanceUID": uid(number, series)}
         ingest(database, objects, mr_file(tmp_path, **uids), Reception("MR1", "10.0.0.1", at, association))
+        assert describe_pending(database, objects) == 1
 
     return receive
 
