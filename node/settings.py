@@ -220,10 +220,10 @@ class StorageSettings(_Section):
         ge=0,
         description="below this instances are refused (0xA700) so that the index never hits a full disk",
     )
-    recovered_free_bytes: int = Field(
-        1_500_000_000,
+    recovered_free_bytes: int | None = Field(
+        None,
         ge=0,
-        description="once so much is free again, receiving goes on by itself; the distance keeps it from flapping",
+        description="with so much free, receiving goes on; empty: half as much again as the minimum, against flapping",
     )
     duplicates: DuplicatePolicy = Field(
         DuplicatePolicy.REPLACE_IF_CHANGED,
@@ -638,7 +638,8 @@ def refuse_unsafe(settings: Settings) -> None:
         )
     _refuse_half_tls(settings)
     _refuse_unusable_hosts(settings)
-    if settings.storage.recovered_free_bytes < settings.storage.minimum_free_bytes:
+    recovered = settings.storage.recovered_free_bytes
+    if recovered is not None and recovered < settings.storage.minimum_free_bytes:
         raise ConfigurationError("storage.recovered_free_bytes is less than minimum_free_bytes: raise it above")
     for kind, names in (
         ("peers", [p.name for p in settings.peers]),

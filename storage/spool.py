@@ -142,10 +142,10 @@ class DiskGuard:
     The distance between the two keeps a disk at its limit from flapping with each instance (PS3.4 B.2.3: 0xA700).
     """
 
-    def __init__(self, spool: Spool, low_watermark_bytes: int, high_watermark_bytes: int) -> None:
+    def __init__(self, spool: Spool, low_watermark_bytes: int, high_watermark_bytes: int | None = None) -> None:
         self._spool = spool
         self._low = low_watermark_bytes
-        self._high = max(low_watermark_bytes, high_watermark_bytes)
+        self._high = low_watermark_bytes * 3 // 2 if high_watermark_bytes is None else high_watermark_bytes
         self._full = False
         self._looked_at = -_CHECK_INTERVAL_S
         self._lock = threading.Lock()

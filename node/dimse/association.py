@@ -64,8 +64,8 @@ class AssociationLimits:
     """A longer data set ends the association: no modality sends one, and the spool's disk is finite."""
     minimum_free_bytes: int = 1_000_000_000
     """Below this nothing is received, so that the index never meets a full disk."""
-    recovered_free_bytes: int = 1_500_000_000
-    """Receiving begins again once so much is free."""
+    recovered_free_bytes: int | None = None
+    """Receiving begins again once so much is free; None: half as much again."""
     maximum_associations_per_peer: int = 20
     """One scanner gone wrong must not take every slot. Only configured peers are told apart."""
     maximum_bytes_per_association: int = 500_000_000_000

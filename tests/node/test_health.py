@@ -54,10 +54,15 @@ def _study(database: Database, waited_s: float, delivery: DeliveryState, deliver
             size_bytes=1,
             created_at=at,
         )
+        session.add(result)
+        session.flush()
         session.add(
             Delivery(
+                revision_id=revision.id,
                 result=result,
+                object_digest=result.object_digest,
                 destination="pacs",
+                priority=2,
                 state=delivery,
                 created_at=at,
                 next_attempt_at=at,

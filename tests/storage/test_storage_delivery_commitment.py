@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, update
 
 from storage.database import Database
-from storage.deliveries import NewResult, RetryPolicy, mark_delivered, save_results
+from storage.deliveries import NewResult, Recipient, RetryPolicy, mark_delivered, save_results
 from storage.delivery_commitment import (
     OwnRequest,
     apply_report,
@@ -40,7 +40,7 @@ def delivered(database: Database, tmp_path: Path) -> Database:
     ingest(database, ObjectStore(tmp_path / "objects"), mr_file(tmp_path), Reception("MR1", "10.0.0.1", NOON))
     with database.session() as session:
         session.execute(update(StudyRevision).values(state=RevisionState.CLOSED))
-        results = [NewResult("quality-report", uid, SR, "1.2.3.9", "0" * 64, 7, ("pacs",)) for uid in UIDS]
+        results = [NewResult("quality-report", uid, SR, "1.2.3.9", "0" * 64, 7, (Recipient("pacs"),)) for uid in UIDS]
         save_results(session, find_revision(session, "1.2.3", 1), results, NOON)
     with database.session() as session:
         for delivery in session.scalars(select(Delivery)):

@@ -1,6 +1,7 @@
 """Decoding in a child process: the same pixels as in our own, and no decoder takes the worker with it."""
 
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -293,8 +294,8 @@ def test_every_transfer_syntax_decodes_alike_in_the_child_and_here(shared_data: 
     for syntax, options, frame in _encoded_frames(shared_data / "transfer_syntax"):
         try:
             expected, _ = get_decoder(syntax).as_array(encapsulate([frame]), index=0, raw=True, **options)
-        except RuntimeError:  # 12-bit JPEG: there is no decoder of a permissive licence
-            with pytest.raises(PixelsUnavailable, match="Unable to decode"):
+        except RuntimeError as refusal:  # 12-bit JPEG, deflated frames: there is no decoder of a permissive licence
+            with pytest.raises(PixelsUnavailable, match=re.escape(str(refusal)[:20])):
                 decoder.decode(str(syntax), options, frame)
             continue
         found = decoder.decode(str(syntax), options, frame)

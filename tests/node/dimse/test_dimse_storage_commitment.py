@@ -308,6 +308,7 @@ def test_a_node_killed_after_its_answer_reports_when_it_is_back(index_url: str, 
     with listening_scanner(reports) as listening:
         node = make_node(tmp_path / "node", {}, database_url=index_url)
         peer = f'name = "scanner"\nae_title = "SCANNER"\nhost = "127.0.0.1"\nport = {listening}\n'
+        peer += 'rights = ["store", "storage-commitment"]\n'
         node.config.write_text(f"{node.config.read_text()}\n[[peers]]\n{peer}")
         with running_node(node):
             contexts = [build_context(uid, ExplicitVRLittleEndian) for uid in (MR, StorageCommitmentPushModel)]
