@@ -145,14 +145,12 @@ def assert_sound_or_refused(command: bytes) -> None:
     """Nothing but `MalformedCommand` is raised, and what is read can be answered so that a peer understands it."""
     try:
         request = read_all(command)
-    except MalformedCommand as refusal:
-        assert str(refusal)
+    except MalformedCommand:
         return
     if isinstance(request, StoreRequest):
         assert 0 < len(request.sop_instance_uid) <= 64
-        assert (
-            decoded_by_pynetdicom(store_response(request, 0xA700, "")).MessageIDBeingRespondedTo == request.message_id
-        )
+        answer = decoded_by_pynetdicom(store_response(request, 0xA700, ""))
+        assert answer.MessageIDBeingRespondedTo == request.message_id
 
 
 @given(st.binary(max_size=200))
