@@ -22,9 +22,10 @@ from tests.fixtures.dimse_mutations import (
     ASSOCIATE,
     RELEASE,
     SEED,
-    echo,
+    is_answer_to_probe,
     mutated_conversation,
     mutated_message,
+    probe,
     whole_conversation,
 )
 from tests.fixtures.instances import sized_mr_bytes
@@ -34,9 +35,11 @@ from tests.fixtures.receiver_process import NodeFolder, RunningReceiver, running
 pytestmark = pytest.mark.slow
 
 MESSAGES = 14_000
-CONVERSATIONS = 4_000
+CONVERSATIONS = 5_000
 SENDERS = 4
 CASES_PER_CONNECTION = 20
+PROBES = 0x4000
+"""Message IDs of probes begin here."""
 CASES_PER_CHECK = 2_000
 LIMITS = AssociationLimits(maximum_associations=20, acse_timeout_s=5, network_timeout_s=5)
 
@@ -69,24 +72,24 @@ def converse(port: int, data: bytes) -> bytes:
     return answers
 
 
-def echoes_in(answers: bytes) -> int:
-    """How many C-ECHO responses are among the answered PDUs."""
-    count, at = 0, 0
+def survived(answers: bytes, count: int) -> int:
+    """How many of ``count`` cases the association has survived: the last probe that was answered says so."""
+    number, at = 0, 0
     while at + 6 <= len(answers):
         kind, length = struct.unpack_from(">BxL", answers, at)
-        count += kind == P_DATA_TF and struct.pack("<HHLH", 0, 0x0100, 2, 0x8030) in answers[at : at + 6 + length]
+        body = answers[at + 6 : at + 6 + length]
+        if kind == P_DATA_TF and number < count and is_answer_to_probe(body, PROBES + number + 1):
+            number += 1
         at += 6 + length
-    return count
+    return number
 
 
 def run_messages(port: int, numbers: Sequence[int]) -> None:
-    """Run cases in one association, each followed by an echo; go on in a new one behind the case that ended it."""
+    """Run cases in one association, each followed by a probe; go on in a new one behind the case that ended it."""
     left = list(numbers)
     while left:
-        cases = b"".join(mutated_message(number) + echo(1) for number in left)
-        # An echo of a mutated message may be among them: then the case that ended it is run again.
-        survived = echoes_in(converse(port, ASSOCIATE + cases + RELEASE))
-        left = left[max(1, survived + 1) :]
+        cases = b"".join(mutated_message(case) + probe(PROBES + number) for number, case in enumerate(left, 1))
+        left = left[survived(converse(port, ASSOCIATE + cases + RELEASE), len(left)) + 1 :]
 
 
 def run_conversations(port: int, numbers: Sequence[int]) -> None:
@@ -128,7 +131,7 @@ def test_cut_or_aborted_at_every_byte(node: NodeFolder, receiver: RunningReceive
     ends = [whole[:at] + end for at in range(len(whole)) for end in (b"", ABORT)]
     with ThreadPoolExecutor(SENDERS) as pool:
         list(pool.map(lambda data: converse(receiver.port, data), ends))
-    assert len(ends) > 2_000
+    assert len(ends) == 2 * len(whole) > 1_500
     assert_well(node, receiver, said_before, "cut or aborted")
 
 
