@@ -170,7 +170,7 @@ def assert_nothing_lost(database_url: str, data_dir: Path, senders: Sequence[Sen
     """What the index, the object store and the spool must hold after a storm."""
     sent = set().union(*(sender.attempted for sender in senders))
     promised = [uid for sender in senders for uid in sender.acknowledged]
-    assert len(promised) == len(set(promised)) > 100
+    assert len(promised) == len(set(promised)) > 50
     objects = ObjectStore(data_dir / "objects")
     database = Database(database_url)
     with database.read() as session:
