@@ -86,9 +86,9 @@ def survived(answers: bytes, count: int) -> int:
 
 def run_messages(port: int, numbers: Sequence[int]) -> None:
     """Run cases in one association, each followed by a probe; go on in a new one behind the case that ended it."""
-    left = list(numbers)
+    left = [mutated_message(number) for number in numbers]
     while left:
-        cases = b"".join(mutated_message(case) + probe(PROBES + number) for number, case in enumerate(left, 1))
+        cases = b"".join(case + probe(PROBES + number) for number, case in enumerate(left, 1))
         left = left[survived(converse(port, ASSOCIATE + cases + RELEASE), len(left)) + 1 :]
 
 
@@ -97,15 +97,17 @@ def run_conversations(port: int, numbers: Sequence[int]) -> None:
         converse(port, mutated_conversation(number))
 
 
-def run_all(run: Callable[[int, Sequence[int]], None], node: NodeFolder, receiver: RunningReceiver, count: int) -> None:
-    """Run cases 0 to ``count``, and look after the receiver now and then."""
+def run_all(
+    run: Callable[[int, Sequence[int]], None], node: NodeFolder, receiver: RunningReceiver, cases: range
+) -> None:
+    """Run the cases, and look after the receiver now and then."""
     with ThreadPoolExecutor(SENDERS) as pool:
-        for first in range(0, count, CASES_PER_CHECK):
+        for at in range(0, len(cases), CASES_PER_CHECK):
             said_before = len(receiver.log())
-            last = min(first + CASES_PER_CHECK, count)
-            parts = [range(at, min(at + CASES_PER_CONNECTION, last)) for at in range(first, last, CASES_PER_CONNECTION)]
+            some = cases[at : at + CASES_PER_CHECK]
+            parts = [some[n : n + CASES_PER_CONNECTION] for n in range(0, len(some), CASES_PER_CONNECTION)]
             list(pool.map(lambda part: run(receiver.port, part), parts))
-            assert_well(node, receiver, said_before, f"{run.__name__}, seed {SEED}, cases {first} to {last - 1}")
+            assert_well(node, receiver, said_before, f"{run.__name__}, seed {SEED}, cases {some[0]} to {some[-1]}")
 
 
 def assert_well(node: NodeFolder, receiver: RunningReceiver, said_before: int, which: str) -> None:
@@ -136,14 +138,14 @@ def test_cut_or_aborted_at_every_byte(node: NodeFolder, receiver: RunningReceive
 
 
 def test_mutated_conversations(node: NodeFolder, receiver: RunningReceiver) -> None:
-    run_all(run_conversations, node, receiver, CONVERSATIONS)
+    run_all(run_conversations, node, receiver, range(CONVERSATIONS))
 
 
 def test_mutated_messages(node: NodeFolder, receiver: RunningReceiver) -> None:
     """Memory is flat: what the last cases add to what the first ones needed."""
-    run_all(run_messages, node, receiver, CASES_PER_CHECK)
+    run_all(run_messages, node, receiver, range(CASES_PER_CHECK))
     before = receiver.rss_mib()
-    run_all(run_messages, node, receiver, MESSAGES)
+    run_all(run_messages, node, receiver, range(CASES_PER_CHECK, MESSAGES))
     assert receiver.rss_mib() - before < 12
     assert receiver.terminate() == 0
     assert all(association.released_at for association in node.associations())
