@@ -21,7 +21,7 @@ class _Ticket(Generic[Item, Outcome]):
         self.item = item
         self.settled = False
         self.outcome: Outcome
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
 
 class GroupCommit(Generic[Item, Outcome]):
@@ -55,11 +55,17 @@ class GroupCommit(Generic[Item, Outcome]):
         with self._lock:
             tickets = self._waiting[: self._maximum_items]
             del self._waiting[: self._maximum_items]
-        if len(tickets) > 1 and self._settle(tickets) is None:
-            return
-        for ticket in tickets:
-            ticket.error = self._settle([ticket])
-            ticket.settled = True
+        try:
+            if len(tickets) > 1 and self._settle(tickets) is None:
+                return
+            for ticket in tickets:
+                ticket.error = self._settle([ticket])
+                ticket.settled = True
+        except BaseException as error:  # a defect, or the end of this thread: nobody may wait for ever because of it
+            for ticket in tickets:
+                if not ticket.settled:
+                    ticket.error, ticket.settled = error, True
+            raise
 
     def _settle(self, tickets: Sequence[_Ticket[Item, Outcome]]) -> Exception | None:
         """Commit the tickets together; why not, None if they are settled."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_description, dictionary_VR
 
 from storage.dicom_json import dataset_from_json, header_to_json
@@ -67,9 +68,15 @@ INTEGER_ATTRIBUTES = {
     "number_of_frames": "00280008",
 }
 _TEXT_ATTRIBUTES = {**PATIENT_ATTRIBUTES, **STUDY_ATTRIBUTES, **SERIES_ATTRIBUTES}
+_SPECIFIC_CHARACTER_SET = "00080005"
 _WANTED = {
     int(key, 16): dictionary_VR(int(key, 16)).encode()
-    for key in (*UID_ATTRIBUTES.values(), *INTEGER_ATTRIBUTES.values(), *_TEXT_ATTRIBUTES.values())
+    for key in (
+        _SPECIFIC_CHARACTER_SET,
+        *UID_ATTRIBUTES.values(),
+        *INTEGER_ATTRIBUTES.values(),
+        *_TEXT_ATTRIBUTES.values(),
+    )
 }
 
 
@@ -117,6 +124,8 @@ def _quick_attributes(path: Path) -> IndexAttributes | None:
     if scanned is None:
         return None
     syntax, values = scanned
+    if not all(map(_keeps_ascii, values.get(int(_SPECIFIC_CHARACTER_SET, 16), b"").split(b"\\"))):
+        return None
     texts: dict[str, str] = {}
     for name, key in (*UID_ATTRIBUTES.items(), *_TEXT_ATTRIBUTES.items()):
         text = plain_text(values.get(int(key, 16), b""))
@@ -218,6 +227,14 @@ def _text(value: Any) -> str:
         groups = [value.get("Alphabetic", ""), value.get("Ideographic", ""), value.get("Phonetic", "")]
         return "=".join(groups).rstrip("=")
     return "" if value is None else str(value)
+
+
+def _keeps_ascii(character_set: bytes) -> bool:
+    """Whether it is one of DICOM's (PS3.3 C.12.1.1.2), in all of which ASCII means ASCII.
+
+    pydicom takes the names of Python's codecs as well, UTF-16 and EBCDIC among them.
+    """
+    return character_set.strip(b"\0 ").decode("latin-1") in python_encoding
 
 
 def _is_uid(uid: str) -> bool:

@@ -64,6 +64,10 @@ class Intake:
         except OSError as error:
             raise ObjectStoreUnavailable(f"the received file cannot be read: {error.strerror or error}") from error
 
+    def holds(self, digest: str) -> bool:
+        """Whether the object store has the object of this digest. Raises `ObjectStoreUnavailable`."""
+        return self._objects.contains(digest)
+
     def _index(self, arrivals: Sequence[Arrival]) -> list[Ingested]:
         with self._database.transaction() as connection:
             return index_arrivals(connection, arrivals, self._duplicates)

@@ -19,6 +19,7 @@ from node.dimse.policy import (
     Rejection,
     Requestor,
     local_limit_exceeded,
+    malformed_request,
     temporary_congestion,
 )
 from node.dimse.rights import allowed_contexts
@@ -175,6 +176,9 @@ class AssociationRegister:
 
     def _admit(self, association: Association, called_ae_title: str) -> Rejection | None:
         who = association.requestor
+        proposed = who.primitive.presentation_context_definition_list
+        if any(context.abstract_syntax is None for context in proposed):
+            return malformed_request("a presentation context names no abstract syntax")
         identity = UserIdentity.of(association)
         requestor = Requestor(
             who.ae_title,
@@ -195,7 +199,6 @@ class AssociationRegister:
             if identity.response_requested:
                 confirm_to_requestor(association)
         self._narrow(association, admission.rights)
-        proposed = who.primitive.presentation_context_definition_list
         stores = Right.STORE in admission.rights and any(map(is_storage_context, proposed))
         return self._record(association) if stores else None
 

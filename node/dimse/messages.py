@@ -42,8 +42,11 @@ DISK_CHECK_INTERVAL_BYTES: Final = 16 << 20
 _COMMAND, _LAST = 1, 2
 _value_header = struct.Struct(">LBB")
 
-UNDECODABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, EOFError, struct.error)
-"""What pynetdicom and pydicom raise over a message that is not DICOM."""
+UNDECODABLE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError),
+    *(TypeError, ValueError, struct.error),
+)
+"""What pynetdicom and pydicom raise over a PDU or message that is not DICOM, as found by mutating good ones."""
 
 
 class MessageRefused(Exception):

@@ -70,6 +70,11 @@ def not_recognised(reason: str) -> Rejection:
     return Rejection(_PERMANENT, _SERVICE_USER, 3, reason)
 
 
+def malformed_request(reason: str) -> Rejection:
+    """What is asked for cannot be told."""
+    return Rejection(_PERMANENT, _ACSE, 1, reason)
+
+
 def identity_refused(reason: str) -> Rejection:
     """PS3.7 D.3.3.7: rejected-permanent by the ACSE provider, no reason given, so that nothing helps a guesser."""
     return Rejection(_PERMANENT, _ACSE, 1, reason, RefusedFor.USER)

@@ -110,8 +110,11 @@ class StorageScp:
         count = 0
         for orphan in self._spool.recover():
             reception = Reception("", "", datetime.now(UTC), association_id=orphan.association_id)
+            stored = digest_of(orphan.path)
             try:
-                self._intake.ingest(orphan.path, digest_of(orphan.path), reception)
+                if not self._intake.holds(stored.digest):  # named by another digest: a power cut took some of its bytes
+                    raise UnreadableInstance("its bytes are not those that were received")
+                self._intake.ingest(orphan.path, stored, reception)
                 count += 1
             except (UnreadableInstance, MismatchedInstance) as error:
                 _log.warning("orphan-dropped", reason=str(error))

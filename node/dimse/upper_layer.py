@@ -186,6 +186,8 @@ class WaitingUpperLayer(DULServiceProvider):
                 self.state_machine.do_action(self.event_queue.get_nowait())
             except InvalidEventError:  # a peer out of step with the protocol, or an answer to one that has gone
                 self._drop("it is out of step with the upper layer protocol")
+            except UNDECODABLE as error:  # decoded as a PDU, but with a value that pynetdicom takes into no primitive
+                self._drop(f"a PDU has a value that DICOM does not know ({type(error).__name__}: {error})")
 
     def _receive(self) -> None:
         """Wait for one PDU and deal with it; silence and the end of the connection become events too."""

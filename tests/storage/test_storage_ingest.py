@@ -2,6 +2,9 @@
 
 import hashlib
 import multiprocessing
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -9,15 +12,17 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.exc import OperationalError
 
+import storage.ingest
 from storage.associations import close_association, open_association
 from storage.database import Database
 from storage.describe import describe_pending, describe_study
 from storage.errors import IndexUnavailable, MismatchedInstance, ObjectStoreUnavailable, UnreadableInstance
 from storage.header import dataset_from_json
-from storage.ingest import Ingested, Reception, ingest
+from storage.indexing import Arrival
+from storage.ingest import DuplicatePolicy, Ingested, Intake, Reception, ingest
 from storage.models import (
     Association,
     Instance,
@@ -30,7 +35,7 @@ from storage.models import (
     StudyRevision,
     utc_now,
 )
-from storage.objects import ObjectStore
+from storage.objects import ObjectStore, digest_of
 from tests.fixtures.instances import mr_file
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -286,6 +291,117 @@ def test_four_processes_receive_one_study(node: Node, database_url: str, tmp_pat
     assert [event for (event,) in node.rows(JournalEntry.event)] == ["revision-opened"]
     for (digest,) in node.rows(Instance.object_digest):
         node.objects.verify(digest)
+
+
+class Senders:
+    """Many threads of one process that ingest through one intake, as a receiver's associations do."""
+
+    def __init__(self, node: Node, policy: DuplicatePolicy = DuplicatePolicy.REPLACE_IF_CHANGED) -> None:
+        self._node = node
+        self._intake = Intake(node.database, node.objects, policy)
+
+    def receive(self, name: str, at: datetime = NOON, **attributes: Any) -> Ingested:
+        path = mr_file(self._node.folder, f"{name}.part", **attributes)
+        try:
+            return self._intake.ingest(path, digest_of(path), Reception("MR1", "10.0.0.1", at))
+        finally:
+            path.unlink()
+
+    def at_once(self, many: list[dict[str, Any]]) -> list[Ingested | BaseException]:
+        """Ingest instances of these attributes from a thread each, all together."""
+        start = threading.Barrier(len(many))
+
+        def receive(number: int) -> Ingested:
+            start.wait(30)
+            return self.receive(f"sender-{number}", **many[number])
+
+        with ThreadPoolExecutor(len(many)) as pool:
+            futures = [pool.submit(receive, number) for number in range(len(many))]
+            return [future.exception(60) or future.result() for future in futures]
+
+
+POLICIES = {
+    DuplicatePolicy.KEEP_FIRST: ("duplicate", "kept-first", 1, 7, "instance-kept"),
+    DuplicatePolicy.REPLACE_IF_CHANGED: ("duplicate", "replaced", 2, 8, "instance-replaced"),
+    DuplicatePolicy.REPLACE_ALWAYS: ("replaced", "replaced", 2, 8, "instance-replaced"),
+}
+
+
+@pytest.mark.parametrize(("policy", "expected"), POLICIES.items())
+def test_the_sites_policy_decides_about_known_instances(
+    node: Node, policy: DuplicatePolicy, expected: tuple[str, str, int, int, str]
+) -> None:
+    """The same bytes again, then others, after the study was finished; what changed is in the journal."""
+    same, other, files, instance_number, event = expected
+    senders = Senders(node, policy)
+    first = senders.receive("a")
+    node.set_revision(RevisionState.FINISHED)
+    again = senders.receive("b", NOON + timedelta(hours=1))
+    assert again.outcome == same
+    assert [number for (number,) in node.rows(StudyRevision.number)] == ([1] if same == "duplicate" else [1, 2])
+    node.set_revision(RevisionState.FINISHED)
+    changed = senders.receive("c", InstanceNumber=8)
+    assert (changed.outcome, changed.digest is None) == (other, other == "kept-first")
+    assert node.rows(Instance.sop_instance_uid, Instance.instance_number) == [("1.2.3.4.5", instance_number)]
+    assert node.rows(Instance.object_digest) == [(changed.digest or first.digest,)]
+    assert event in {row for (row,) in node.rows(JournalEntry.event)}
+    assert node.stored_files() >= files
+    assert node.objects.read(first.digest or "")
+
+
+def test_many_threads_receive_one_study(node: Node) -> None:
+    """Forty instances in four series: each once, shared rows once."""
+    many = [{"SOPInstanceUID": f"1.2.3.{n % 4}.{n}", "SeriesInstanceUID": f"1.2.3.{n % 4}"} for n in range(40)]
+    outcomes = Senders(node).at_once(many)
+    assert [getattr(outcome, "outcome", outcome) for outcome in outcomes] == ["stored"] * 40
+    counts = [len(node.rows(model.id)) for model in (Patient, Study, Series, StudyRevision, Instance)]
+    assert counts == [1, 1, 4, 1, 40]
+    for outcome in outcomes:
+        assert isinstance(outcome, Ingested)
+        assert outcome.digest is not None
+        node.objects.verify(outcome.digest)
+
+
+@pytest.mark.parametrize("policy", DuplicatePolicy)
+def test_one_instance_at_once_by_many_is_stored_once(node: Node, policy: DuplicatePolicy) -> None:
+    """Its second arrival is judged by the first, also within one commit."""
+    outcomes = Senders(node, policy).at_once([{}] * 8)
+    later = "replaced" if policy is DuplicatePolicy.REPLACE_ALWAYS else "duplicate"
+    assert sorted(getattr(outcome, "outcome", str(outcome)) for outcome in outcomes) == sorted(["stored"] + [later] * 7)
+    assert len(node.rows(Instance.id)) == len(node.rows(Study.id)) == len(node.rows(Series.id)) == 1
+    assert node.stored_files() == 1
+
+
+@pytest.mark.parametrize("policy", DuplicatePolicy)
+def test_other_bytes_at_once_leave_one_version_and_say_which(node: Node, policy: DuplicatePolicy) -> None:
+    outcomes = Senders(node, policy).at_once([{"InstanceNumber": number} for number in range(8)])
+    later = "kept-first" if policy is DuplicatePolicy.KEEP_FIRST else "replaced"
+    assert sorted(getattr(outcome, "outcome", str(outcome)) for outcome in outcomes) == sorted(["stored"] + [later] * 7)
+    ((digest,),) = node.rows(Instance.object_digest)
+    assert digest in {getattr(outcome, "digest", None) for outcome in outcomes}
+    assert node.objects.read(digest)
+    event = "instance-kept" if policy is DuplicatePolicy.KEEP_FIRST else "instance-replaced"
+    assert [row for (row,) in node.rows(JournalEntry.event)].count(event) == 7
+
+
+def test_an_instance_that_cannot_be_indexed_costs_its_neighbours_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database refuses any transaction with one of them in it."""
+    index = storage.ingest.index_arrivals
+
+    def refuses(connection: Connection, arrivals: Sequence[Arrival], policy: DuplicatePolicy) -> list[Ingested]:
+        outcomes = index(connection, arrivals, policy)
+        if any(arrival.header.sop_instance_uid.endswith(".13") for arrival in arrivals):
+            raise OperationalError("INSERT", {}, Exception("value refused"))
+        return outcomes
+
+    monkeypatch.setattr("storage.ingest.index_arrivals", refuses)
+    outcomes = Senders(node).at_once([{"SOPInstanceUID": f"1.2.3.4.{number}"} for number in range(20)])
+    assert isinstance(outcomes[13], IndexUnavailable)
+    assert {getattr(outcome, "outcome", "") for n, outcome in enumerate(outcomes) if n != 13} == {"stored"}
+    expected = {f"1.2.3.4.{number}" for number in range(20) if number != 13}
+    assert {uid for (uid,) in node.rows(Instance.sop_instance_uid)} == expected
 
 
 @pytest.mark.real_data

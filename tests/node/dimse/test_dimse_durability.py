@@ -15,6 +15,8 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from node.dimse.association import AssociationLimits
 from node.dimse.server import ReceiverOptions
 from node.dimse.storage_scp import StoreStatus
+from storage.database import sqlite_url
+from storage.spool import Spool, part10_prefix
 from tests.fixtures.dcmtk import free_port
 from tests.fixtures.instances import sized_mr_bytes
 from tests.fixtures.raw_dimse import A_ABORT, AssociationEnded, RawAssociation, data_value
@@ -156,6 +158,73 @@ def test_a_disk_that_fills_during_a_transfer_is_answered_and_recovers(tmp_path: 
             assert association.store(MRImageStorage, small, sized_mr_bytes(small)).Status == 0x0000
             association.release()
         assert set(node.instances()) == {small}
+
+
+class IndexElsewhere(NodeFolder):
+    """A node whose index lies on a volume of its own, beside its folder."""
+
+    @property
+    def database_url(self) -> str:
+        return sqlite_url(self.data_dir.parent / "volume" / "index.db")
+
+
+def fill(path: Path, leave_bytes: int) -> None:
+    """Fill the volume but for ``leave_bytes``."""
+    path.write_bytes(bytes(max(0, shutil.disk_usage(path.parent).free - leave_bytes)))
+
+
+def test_an_index_on_a_full_volume_is_answered_and_recovers(tmp_path: Path) -> None:
+    """While the index cannot grow, 0xA700; with room again the same association goes on. Nothing is lost."""
+    with small_volume(tmp_path / "volume", megabytes=16) as volume:
+        node = IndexElsewhere.create(tmp_path / "node")
+        statuses: dict[str, int] = {}
+
+        def store(association: RawAssociation) -> int:
+            uid = generate_uid()
+            statuses[uid] = association.store(MRImageStorage, uid, sized_mr_bytes(uid, rows=8, columns=8)).Status
+            return statuses[uid]
+
+        with running_receiver(node) as receiver, RawAssociation(receiver.port, CONTEXTS) as association:
+            assert store(association) == 0x0000
+            fill(volume / "ballast", leave_bytes=200_000)
+            while store(association) == 0x0000:
+                assert len(statuses) < 1000
+            fill(volume / "more ballast", leave_bytes=0)
+            assert [store(association) for _ in range(5)] == [StoreStatus.OUT_OF_RESOURCES] * 5
+            (volume / "ballast").unlink()
+            assert [store(association) for _ in range(5)] == [0x0000] * 5
+            with RawAssociation(receiver.port, CONTEXTS) as another:
+                assert store(another) == 0x0000
+                another.release()
+            receiver.kill()
+        with running_receiver(node) as receiver:
+            assert receiver.terminate() == 0
+        acknowledged = {uid for uid, status in statuses.items() if status == 0x0000}
+        assert set(statuses.values()) == {0x0000, StoreStatus.OUT_OF_RESOURCES}
+        stored = node.instances()
+        assert acknowledged == set(stored)
+        for row in stored.values():
+            node.objects.verify(row.object_digest)
+        assert node.spooled() == []
+
+
+def test_recovery_drops_what_a_power_cut_has_shortened(node: NodeFolder) -> None:
+    """Named in the object store, but its last bytes never reached the disk: it was not acknowledged, and goes."""
+    spool = Spool(node.data_dir / "spool" / ReceiverOptions().slot_name)
+    kept: dict[str, str] = {}
+    for uid, lost_bytes in (("1.2.3.1", 0), ("1.2.3.2", 1000)):
+        with spool.new_file() as file:
+            file.write(part10_prefix(MRImageStorage, uid, ExplicitVRLittleEndian) + sized_mr_bytes(uid))
+            node.objects.keep(file.path, file.digest)
+            os.truncate(file.path, file.size_bytes - lost_bytes)
+            kept[uid] = file.digest
+            os.link(file.path, spool.directory / f"unassociated-{uid}.part")
+    with running_receiver(node) as receiver:
+        assert "its bytes are not those" in receiver.log()
+        assert {uid: row.object_digest for uid, row in node.instances().items()} == {"1.2.3.1": kept["1.2.3.1"]}
+        assert node.spooled() == []
+        with RawAssociation(receiver.port, CONTEXTS) as association:
+            assert association.store(MRImageStorage, "1.2.3.2", sized_mr_bytes("1.2.3.2")).Status == 0x0000
 
 
 @contextmanager
