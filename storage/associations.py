@@ -36,6 +36,13 @@ def open_association(database: Database, receiver: str, calling_ae_title: str, p
         return association.id
 
 
+def sender_of(database: Database, association_id: int | None) -> tuple[str, str]:
+    """AE title and address of the peer of an association, empty where it is not known (any more)."""
+    with database.read() as session:
+        association = session.get(Association, association_id) if association_id is not None else None
+        return (association.calling_ae_title, association.peer_address) if association else ("", "")
+
+
 def close_association(database: Database, association_id: int) -> None:
     """Note that an association was released, aborted or lost, and what it brought. Once more does no harm."""
     with database.session() as session:

@@ -15,7 +15,7 @@ from storage.errors import IndexUnavailable, MismatchedInstance, ObjectStoreUnav
 from storage.group_commit import GroupCommit
 from storage.header import IndexAttributes, read_index_attributes
 from storage.indexing import Arrival, Ingested, Reception, index_arrivals, ingested
-from storage.models import ResultObject
+from storage.models import Instance, ResultObject
 from storage.object_store import ObjectStorage
 from storage.objects import StoredObject, digest_of
 from storage.policies import DuplicatePolicy
@@ -57,7 +57,8 @@ class Intake:
             _check_announced(header, reception)
             if self._is_own_result(header):
                 return ingested("own-result", header, None, None)
-            self._objects.keep(path, stored.digest)
+            if not self._is_to_be_kept_out(header, stored):
+                self._objects.keep(path, stored.digest)
             return self._commit(Arrival(header, stored, reception))
         except SQLAlchemyError as error:
             raise IndexUnavailable(f"the index cannot be written ({type(error).__name__}); see the log") from error
@@ -67,6 +68,14 @@ class Intake:
     def holds(self, digest: str) -> bool:
         """Whether the object store has the object of this digest. Raises `ObjectStoreUnavailable`."""
         return self._objects.contains(digest)
+
+    def _is_to_be_kept_out(self, header: IndexAttributes, stored: StoredObject) -> bool:
+        """Whether the site keeps the first version, and this is another: its bytes are not stored at all."""
+        if self._duplicates is not DuplicatePolicy.KEEP_FIRST:
+            return False
+        with self._database.read() as session:
+            query = select(Instance.object_digest).where(Instance.sop_instance_uid == header.sop_instance_uid)
+            return session.scalar(query) not in (None, stored.digest)
 
     def _index(self, arrivals: Sequence[Arrival]) -> list[Ingested]:
         with self._database.transaction() as connection:

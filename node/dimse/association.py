@@ -26,7 +26,7 @@ from node.dimse.rights import allowed_contexts
 from node.dimse.tls import is_tls, peer_certificate
 from node.dimse.user_identity import UserIdentity, confirm_to_requestor
 from node.settings import Right
-from storage.associations import close_association, open_association
+from storage.associations import close_association, open_association, sender_of
 from storage.database import Database
 from storage.errors import StorageError
 from storage.ingest import Ingested
@@ -129,6 +129,10 @@ class AssociationRegister:
         """The association's row in the index."""
         admitted = self._admitted.get(association)
         return admitted.row_id if admitted else None
+
+    def sender_of(self, row_id: int | None) -> tuple[str, str]:
+        """AE title and address of the peer of an association that has ended, empty where the index does not know."""
+        return sender_of(self._database, row_id)
 
     def may(self, association: Association, right: Right) -> bool:
         """Tell whether the association has a right; handlers of services that share a context ask here."""

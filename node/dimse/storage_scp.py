@@ -109,7 +109,8 @@ class StorageScp:
         """Ingest what a crash left whole in the spool; returns how many. Call it before anything is received."""
         count = 0
         for orphan in self._spool.recover():
-            reception = Reception("", "", datetime.now(UTC), association_id=orphan.association_id)
+            sender = self._register.sender_of(orphan.association_id)
+            reception = Reception(*sender, datetime.now(UTC), association_id=orphan.association_id)
             stored = digest_of(orphan.path)
             try:
                 if not self._intake.holds(stored.digest):  # named by another digest: a power cut took some of its bytes

@@ -2,7 +2,7 @@
 
 from sqlalchemy import select
 
-from storage.associations import close_association, close_stale, open_association
+from storage.associations import close_association, close_stale, open_association, sender_of
 from storage.database import Database
 from storage.models import Association, JournalEntry, Peer
 
@@ -44,3 +44,9 @@ def test_a_peer_is_noted_once_and_its_last_visit_kept(database: Database) -> Non
         peers = session.scalars(select(Peer).order_by(Peer.address)).all()
     assert [(peer.ae_title, peer.address) for peer in peers] == [("MR1", "10.0.0.1"), ("MR1", "10.0.0.9")]
     assert peers[0].last_seen_at > peers[0].first_seen_at
+
+
+def test_the_sender_of_an_association_is_remembered(database: Database) -> None:
+    association = open_association(database, "receiver-0", "MR1", "10.0.0.1")
+    assert sender_of(database, association) == ("MR1", "10.0.0.1")
+    assert sender_of(database, association + 1) == sender_of(database, None) == ("", "")
