@@ -80,6 +80,7 @@ def _figures() -> dict[str, str]:
         "maximum_object_gib": limits.maximum_object_bytes >> 30,
         "acse_timeout_s": f"{limits.acse_timeout_s:g}",
         "network_timeout_s": f"{dicom.network_timeout_s:g}",
+        "idle_timeout_s": f"{limits.idle_timeout_s:g}",
         "error_comment_length": MAXIMUM_ERROR_COMMENT_LENGTH,
         "first_retry_s": f"{delivery.first_retry_s:g}",
         "backoff_rate": f"{delivery.backoff_rate:g}",

@@ -79,6 +79,7 @@ def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
         limits=AssociationLimits(
             maximum_associations=dicom.maximum_associations,
             network_timeout_s=dicom.network_timeout_s,
+            idle_timeout_s=settings.association.idle_timeout_s,
             minimum_free_bytes=settings.storage.minimum_free_bytes,
             recovered_free_bytes=settings.storage.recovered_free_bytes,
             maximum_associations_per_peer=settings.association.maximum_associations_per_peer,

@@ -60,7 +60,9 @@ class AssociationLimits:
     """A connection that has not associated by then is closed."""
     dimse_timeout_s: float = 60
     network_timeout_s: float = 60
-    """A silent association is aborted, so that it frees its slot; also the time a single PDU may take."""
+    """Silence in the middle of a message aborts the association; also the time a single PDU may take."""
+    idle_timeout_s: float = 3600
+    """Silence between messages: an association that is held open costs nothing."""
     maximum_object_bytes: int = 16 << 30
     """A longer data set ends the association: no modality sends one, and the spool's disk is finite."""
     minimum_free_bytes: int = 1_000_000_000

@@ -72,6 +72,7 @@ class GuardedRequestHandler(RequestHandler):
                 maximum_associate_bytes=limits.maximum_announced_pdu_bytes,
                 maximum_pdu_bytes=limits.maximum_pdu_bytes,
                 silence_s=min(limits.acse_timeout_s, limits.network_timeout_s),
+                idle_s=limits.idle_timeout_s,
             ),
             partial(self.server.register.count_bytes, association),
         )

@@ -154,6 +154,11 @@ class IncomingMessages(DIMSEServiceProvider):
         if self.assoc.is_established:
             super().send_msg(primitive, context_id)
 
+    @property
+    def is_amid_message(self) -> bool:
+        """Whether a part of a message is here and the rest is not."""
+        return bool(self._command) or self._arriving is not None or self.message is not None
+
     def discard(self) -> None:
         """Forget what has not arrived whole: the association has ended."""
         if self._arriving is not None and self._arriving.file is not None:

@@ -54,7 +54,9 @@ class UpperLayerLimits:
     maximum_pdu_bytes: int
     """What we offered in negotiation: a longer P-DATA-TF is not read."""
     silence_s: float
-    """Nothing from the peer for so long ends the association; also the time that one PDU may take."""
+    """Nothing from the peer for so long in the middle of a message ends the association; a PDU may not take longer."""
+    idle_s: float
+    """Nothing from the peer for so long between messages ends it as well."""
 
 
 class WaitingUpperLayer(DULServiceProvider):
@@ -83,6 +85,7 @@ class WaitingUpperLayer(DULServiceProvider):
         self._count_bytes = count_bytes
         self._abort_asked = False
         self._is_silent = False
+        self._heard_at = time.monotonic()
         self._header = bytearray(PDU_HEADER_BYTES)
         self._body = bytearray()
         _prepare(connection, limits.silence_s)
@@ -95,7 +98,6 @@ class WaitingUpperLayer(DULServiceProvider):
 
     def start(self) -> None:
         """Let pynetdicom believe that a thread has started."""
-        self._idle_timer.start()
         self.assoc._dul_ready.set()
 
     def is_alive(self) -> bool:
@@ -216,7 +218,7 @@ class WaitingUpperLayer(DULServiceProvider):
         if received < length:
             self._on_end_of_stream()
             return
-        self._idle_timer.restart()
+        self._heard_at = time.monotonic()
         if pdu_type == P_DATA_TF and self.state_machine.current_state == _ASSOCIATED:
             self._receive_data(body)
         else:
@@ -286,9 +288,14 @@ class WaitingUpperLayer(DULServiceProvider):
 
     def _on_silence(self) -> None:
         if self.state_machine.current_state == _ASSOCIATED:
-            self._is_silent = True
+            waited_s = time.monotonic() - self._heard_at
+            self._is_silent = self._messages_are_pending() or waited_s >= self._limits.idle_s
         else:
             self.event_queue.put(_ARTIM_EXPIRED)
+
+    def _messages_are_pending(self) -> bool:
+        messages: IncomingMessages = self.assoc.dimse
+        return messages.is_amid_message
 
     def _on_end_of_stream(self) -> None:
         """The peer has closed; or we have stopped listening to it, to abort it in order."""
@@ -343,6 +350,10 @@ def _prepare(connection: socket.socket, silence_s: float) -> None:
     """Have every read and write end after ``silence_s``; a peer that does not read its answers ends, too."""
     # An answer waits for no more data; Nagle's algorithm with delayed acknowledgements costs 40 ms per object.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A peer whose machine or cable has gone says nothing: the kernel asks it, and ends the connection in two minutes.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
     if isinstance(connection, ssl.SSLSocket):
         connection.settimeout(silence_s)
         return

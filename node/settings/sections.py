@@ -24,7 +24,9 @@ class DicomSettings(Section):
     processes: int = Field(1, ge=1, le=16, description="one receiver fills a 1 Gbit/s line; more share the port")
     maximum_associations: int = Field(50, ge=1, le=1000, description="each open association costs two threads")
     require_called_ae_title: bool = Field(False, description="many scanners are set up with a wrong called AE title")
-    network_timeout_s: float = Field(60, gt=0, description="a silent association is dropped so that it frees its slot")
+    network_timeout_s: float = Field(
+        60, gt=0, description="silence in the middle of a message or PDU: the sender is lost, and its slot is freed"
+    )
 
 
 class AssociationSettings(Section):
@@ -37,6 +39,11 @@ class AssociationSettings(Section):
         500_000_000_000,
         ge=1,
         description="more than a scanner makes in a day: ends a sender that repeats itself for ever",
+    )
+    idle_timeout_s: float = Field(
+        3600,
+        gt=0,
+        description="scanners hold associations open all day, at no cost; after an hour they call again",
     )
     host_name_lifetime_s: float = Field(
         60, ge=1, description="a scanner whose address changed gets in a minute later; the name server is left in peace"

@@ -6,6 +6,8 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
@@ -183,6 +185,20 @@ def test_a_transfer_that_stalls_is_aborted_at_the_timeout(receiver: RunningRecei
         association.send(data_value(1, sized_mr_bytes(uid)[:2000], command=False, last=False))
         assert seconds_until_closed(association.connection) < 8 * TIMEOUT_S
     eventually(lambda: not node.spooled())
+
+
+def test_an_idle_association_is_held_open_until_its_own_timeout(tmp_path: Path) -> None:
+    """Between messages a scanner may be silent far longer than in the middle of one."""
+    limits = replace(LIMITS, network_timeout_s=0.5, idle_timeout_s=3)
+    with (
+        running_receiver(NodeFolder.create(tmp_path / "node"), limits=limits) as receiver,
+        RawAssociation(receiver.port, CONTEXTS) as association,
+    ):
+        time.sleep(1.5)
+        uid = generate_uid()
+        assert association.store(MRImageStorage, uid, sized_mr_bytes(uid)).Status == 0x0000
+        assert 2 < seconds_until_closed(association.connection) < 6
+        assert "association-silent" in receiver.log()
 
 
 def test_a_data_set_larger_than_allowed_ends_the_association(receiver: RunningReceiver, node: NodeFolder) -> None:
