@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,8 @@ def test_the_history_can_be_followed(tmp_path: Path) -> None:
         [Path(sys.executable).parent / "pacsgate", "studies", "show", "1.2.3", "--follow", "--data-dir", tmp_path],
         stdout=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests in the background has Ctrl-C ignored, and so would have the program.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert follower.stdout is not None
     first = {follower.stdout.readline() for _ in range(2)}

@@ -219,9 +219,10 @@ def test_the_node_counted_what_happened(told: Told, sent: Sent) -> None:
     assert sum(v for (name, *_), v in samples.items() if name == "pacsgate_instances_refused_total") >= 1
     assert samples[("pacsgate_associations_accepted_total", ("peer", "other"))] >= 3
     assert samples[("pacsgate_queue_wait_seconds_count",)] >= 2
-    for step in ("assemble", "assess", "gate", "detect", "report"):
+    for step, at_least in {"assemble": 2, "assess": 2, "gate": 2, "detect": 1, "report": 2}.items():
+        # A study whose gate is shut does not go through the step that detects.
         key = ("pacsgate_step_seconds_count", ("outcome", "done"), ("step", f"study.{step}"))
-        assert samples[key] >= 2, step
+        assert samples[key] >= at_least, step
     attempts = "pacsgate_delivery_attempts_total"
     assert samples[(attempts, ("destination", "pacs"), ("outcome", "delivered"))] >= 3
     assert samples[(attempts, ("destination", "dead"), ("outcome", "retry"))] >= 3
