@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import IntegrityError, InvalidDigest, ObjectMissing, ObjectStoreUnavailable
-from storage.objects import ObjectStore, StoredObject
+from storage.objects import ObjectStore, StoredObject, file_system_of
 
 
 @pytest.fixture
@@ -84,6 +85,36 @@ def test_content_is_synced_before_and_the_folder_after_the_rename(
     monkeypatch.setattr(Path, "replace", noting_replace)
     store.put(b"abc")
     assert steps == ["sync file", "rename", "sync folder"]
+
+
+@pytest.mark.parametrize(("file_system", "synced"), [("ext4", ["file"]), ("xfs", ["file"]), ("", ["file", "folder"])])
+def test_a_kept_file_is_synced_after_it_has_its_name_and_its_folder_where_that_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_system: str, synced: list[str]
+) -> None:
+    monkeypatch.setattr("storage.objects.file_system_of", lambda _: file_system)
+    store = ObjectStore(tmp_path / "objects")
+    steps: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def noting_fsync(descriptor: int) -> None:
+        steps.append("folder" if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir() else "file")
+        fsync(descriptor)
+
+    def noting_link(source: Path, target: Path) -> None:
+        steps.append("link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(os, "link", noting_link)
+    received = tmp_path / "received"
+    received.write_bytes(b"abc")
+    store.keep(received, hashlib.sha256(b"abc").hexdigest())
+    assert steps == ["link", *synced]
+
+
+def test_the_file_system_is_told_by_the_kernel(tmp_path: Path) -> None:
+    listed = subprocess.run(["df", "--output=fstype", tmp_path], capture_output=True, text=True, check=True).stdout
+    assert file_system_of(tmp_path) == listed.split()[-1]
 
 
 @pytest.mark.parametrize("damage", [b"abX", b"ab", b"abcd", b""])
