@@ -6,6 +6,7 @@ nothing: what is not described yet says so in its row.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, select, update
@@ -46,6 +47,15 @@ def describe_pending(database: Database, objects: ObjectStorage, limit: int = BA
         The volume refused: the instances keep waiting.
     """
     return _describe(database, objects, _waiting().limit(limit))
+
+
+def waiting_since(database: Database) -> tuple[datetime, datetime] | None:
+    """When the instances that wait longest and shortest were received; None where none waits."""
+    query = select(Instance.received_at).where(Instance.header.is_(None)).limit(1)
+    with database.read() as session:
+        oldest = session.scalar(query.order_by(Instance.id))
+        newest = session.scalar(query.order_by(Instance.id.desc()))
+    return None if oldest is None or newest is None else (oldest, newest)
 
 
 def describe_study(database: Database, objects: ObjectStorage, study_instance_uid: str) -> int:

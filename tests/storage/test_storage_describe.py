@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from node import indexer
 from storage import describe
 from storage.database import Database
-from storage.describe import describe_pending, describe_study
+from storage.describe import describe_pending, describe_study, waiting_since
 from storage.errors import ObjectStoreUnavailable
 from storage.ingest import Ingested, Reception, ingest
 from storage.models import Instance
@@ -33,9 +34,9 @@ class Node:
         self.objects = ObjectStore(folder / "objects")
         self._folder = folder
 
-    def receive(self, number: int = 5, **attributes: Any) -> Ingested:
+    def receive(self, number: int = 5, at: datetime = NOON, **attributes: Any) -> Ingested:
         path = mr_file(self._folder, SOPInstanceUID=f"1.2.3.4.{number}", **attributes)
-        return ingest(self.database, self.objects, path, Reception("MR1", "10.0.0.1", NOON))
+        return ingest(self.database, self.objects, path, Reception("MR1", "10.0.0.1", at))
 
     def described(self) -> dict[str, str | None]:
         """The Patient ID in the header of each instance, None where it is not described."""
@@ -214,3 +215,23 @@ def test_several_processes_describe_at_once(node: Node, database_url: str, tmp_p
         process.join(60)
     assert sum(counts) == 40 if not node.database.is_sqlite else sum(counts) >= 40
     assert node.described() == {f"1.2.3.4.{n}": f"P{n}" for n in range(40)}
+
+
+def test_since_when_instances_wait(node: Node) -> None:
+    assert waiting_since(node.database) is None
+    node.receive(1)
+    assert waiting_since(node.database) == (NOON, NOON)
+    describe_pending(node.database, node.objects)
+    assert waiting_since(node.database) is None
+
+
+@pytest.mark.parametrize(
+    ("oldest_s", "newest_s", "waits"), [(0.5, 0.1, True), (0.5, 0.3, False), (11, 0.1, False), (9, 0.1, True)]
+)
+def test_the_indexer_lets_a_burst_pass_but_not_for_ever(
+    node: Node, monkeypatch: pytest.MonkeyPatch, oldest_s: float, newest_s: float, waits: bool
+) -> None:
+    for number, age_s in ((1, oldest_s), (2, newest_s)):
+        node.receive(number, at=NOON - timedelta(seconds=age_s))
+    monkeypatch.setattr(indexer, "utc_now", lambda: NOON)
+    assert indexer._in_burst(node.database) is waits
