@@ -39,7 +39,8 @@ def test_every_class_syntax_and_status_is_stated() -> None:
 
 def test_every_status_of_mpps_and_storage_commitment_is_stated_in_its_section() -> None:
     text = generator().statement()
-    procedure_step, commitment = (text.partition(f"### {section}")[2].partition("\n## ")[0] for section in ("3.5", "3.6"))
+    sections = ("3.5", "3.6")
+    procedure_step, commitment = (text.partition(f"### {section}")[2].partition("\n## ")[0] for section in sections)
     procedure_step = procedure_step.partition("### 3.6")[0]
     for status in StepResponse:
         assert f"| 0x{status:04X} |" in procedure_step
