@@ -59,6 +59,10 @@ class UpperLayerLimits:
     """Nothing from the peer for so long between messages ends it as well."""
 
 
+class _PduIncomplete(Exception):
+    """A PDU has begun and does not go on."""
+
+
 class WaitingUpperLayer(DULServiceProvider):
     """Replaces pynetdicom's upper layer in an association that was accepted. Its ``start`` starts no thread.
 
@@ -195,7 +199,10 @@ class WaitingUpperLayer(DULServiceProvider):
         """Wait for one PDU and deal with it; silence and the end of the connection become events too."""
         try:
             received = self._fill(memoryview(self._header), may_wait=True)
-        except _TIMED_OUT:
+        except _PduIncomplete as error:
+            self._drop(str(error))
+            return
+        except TimeoutError:
             self._on_silence()
             return
         if received < PDU_HEADER_BYTES:
@@ -212,8 +219,8 @@ class WaitingUpperLayer(DULServiceProvider):
         body = memoryview(self._body)[:length]
         try:
             received = self._fill(body, may_wait=False)
-        except _TIMED_OUT:
-            self._drop(f"PDU not complete within {self._limits.silence_s:g} s")
+        except _PduIncomplete as error:
+            self._drop(str(error))
             return
         if received < length:
             self._on_end_of_stream()
@@ -236,16 +243,19 @@ class WaitingUpperLayer(DULServiceProvider):
         return f"announced PDU length {length} exceeds {limit} bytes" if length > limit else ""
 
     def _fill(self, view: memoryview, *, may_wait: bool) -> int:
-        """Read until ``view`` is full, the peer closes, or the PDU's time is over (`_TIMED_OUT` is raised then).
+        """Read until ``view`` is full or the peer closes; returns how many bytes there are.
 
-        ``may_wait``: the clock starts with the first byte, which may be long in coming.
+        ``may_wait``: the clock starts with the first byte. Raises TimeoutError if not even that has come, and
+        `_PduIncomplete` if the PDU's time is over.
         """
         filled, deadline = 0, 0.0 if may_wait else time.monotonic() + self._limits.silence_s
         while filled < len(view):
             try:
                 count = self._connection.recv_into(view[filled:])
-            except _TIMED_OUT:
-                raise
+            except _TIMED_OUT as error:
+                if may_wait and not filled:
+                    raise TimeoutError from error
+                raise self._incomplete() from error
             except OSError as error:
                 _log.info("connection-lost", error=str(error))
                 return filled
@@ -255,8 +265,11 @@ class WaitingUpperLayer(DULServiceProvider):
             if filled < len(view):
                 deadline = deadline or time.monotonic() + self._limits.silence_s
                 if time.monotonic() > deadline:
-                    raise TimeoutError
+                    raise self._incomplete()
         return filled
+
+    def _incomplete(self) -> "_PduIncomplete":
+        return _PduIncomplete(f"PDU not complete within {self._limits.silence_s:g} s")
 
     def _receive_data(self, body: memoryview) -> None:
         messages: IncomingMessages = self.assoc.dimse

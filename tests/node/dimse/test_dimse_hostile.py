@@ -201,6 +201,14 @@ def test_an_idle_association_is_held_open_until_its_own_timeout(tmp_path: Path) 
         assert "association-silent" in receiver.log()
 
 
+def test_a_pdu_that_stops_within_its_header_is_dropped_and_not_read_on(receiver: RunningReceiver) -> None:
+    """What follows after the timeout must not be taken for the beginning of another PDU."""
+    with RawAssociation(receiver.port, CONTEXTS) as association:
+        association.send(pdu(P_DATA_TF, bytes(6))[:3])
+        assert TIMEOUT_S / 2 < seconds_until_closed(association.connection) < 4 * TIMEOUT_S
+    assert "PDU not complete" in receiver.log()
+
+
 def test_a_data_set_larger_than_allowed_ends_the_association(receiver: RunningReceiver, node: NodeFolder) -> None:
     with RawAssociation(receiver.port, CONTEXTS) as association:
         association.begin_store(MRImageStorage, generate_uid())
