@@ -282,9 +282,7 @@ class _StudyIndexer:
         """A session over the connection, flushed at the end; the transaction stays the caller's."""
         with Session(self._connection) as session:
             yield session
-            session.flush()
-            # Let go without the rollback that closing an open one would ask for.
-            session.commit()
+            session.commit()  # flushes, and joins the transaction: that commits or rolls back as a whole
 
 
 def _latest(arrivals: Sequence[Arrival]) -> datetime:
