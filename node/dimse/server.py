@@ -17,11 +17,11 @@ from node.dimse.peer_hosts import PeerHosts
 from node.dimse.policy import HOST_NAME_LIFETIME_S
 from node.dimse.procedure_step import ProcedureStepScp
 from node.dimse.pynetdicom_options import configure_pynetdicom
-from node.dimse.storage_commitment import StorageCommitment
+from node.dimse.storage_commitment import StorageCommitment, commitment_policy
 from node.dimse.storage_scp import StorageScp
 from node.dimse.tls import ServerTls
 from node.dimse.verification import on_c_echo
-from node.settings import Peer, TlsSettings
+from node.settings import CommitmentSettings, Peer, TlsSettings
 from storage.associations import close_stale
 from storage.database import Database
 from storage.ingest import Intake
@@ -60,6 +60,8 @@ class ReceiverOptions:
     limits: AssociationLimits = field(default_factory=AssociationLimits)
     duplicates: DuplicatePolicy = DuplicatePolicy.REPLACE_IF_CHANGED
     """What an instance does that arrives under a known SOP Instance UID."""
+    commitment: CommitmentSettings = field(default_factory=CommitmentSettings)
+    """When what a destination reports it cannot commit to is delivered again."""
     drain_grace_s: float = 20.0
     """How long associations in flight may go on after a stop was asked for."""
 
@@ -83,7 +85,7 @@ class Receiver:
         intake = Intake(database, objects, options.duplicates)
         self._storage = StorageScp(intake, self._spool, disk, self._register)
         self._procedure_steps = ProcedureStepScp(database)
-        self._commitment = StorageCommitment(database, objects)
+        self._commitment = StorageCommitment(database, objects, commitment_policy(options.commitment))
         self._listeners: list[Listener] = []
         self._threads: list[threading.Thread] = []
 
