@@ -263,14 +263,22 @@ def _processes(data_dir: Path) -> Iterator[Component]:
     for child in supervisor.get("children", []):
         kinds.setdefault(child["kind"], []).append(child)
     for kind, children in sorted(kinds.items()):
-        running = sum(child["running"] for child in children)
+        running = sum(_serves(child, signs.get(child["slot"])) for child in children)
         state: State = "ok" if running == len(children) else "degraded" if running else "down"
         restarts = sum(child["restarts"] for child in children)
-        words = f"{running} of {len(children)} run, restarted {restarts} times"
+        verb = "listen" if kind == "receiver" else "run"
+        words = f"{running} of {len(children)} {verb}, restarted {restarts} times"
         figures = {"running": running, "configured": len(children), "restarts": restarts}
         yield Component(f"{kind}s", state, kind == "receiver", words, figures)
     for child in kinds.get("worker", []):
         yield _engine(child["slot"], signs.get(child["slot"]))
+
+
+def _serves(child: dict[str, Any], sign: dict[str, Any] | None) -> bool:
+    """Whether a process runs; a receiver has said itself that it listens, and not a predecessor of it."""
+    if not child["running"] or child["kind"] != "receiver":
+        return bool(child["running"])
+    return sign is not None and sign["age_s"] < SILENT_AFTER_S and sign.get("pid") == child["pid"]
 
 
 def _engine(slot: str, sign: dict[str, Any] | None) -> Component:

@@ -95,6 +95,7 @@ class Child:
             "slot": self.slot,
             "kind": self.kind,
             "running": self.process is not None,
+            "pid": None if self.process is None else self.process.pid,
             "restarts": self.restarts,
         }
 

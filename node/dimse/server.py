@@ -1,5 +1,6 @@
 """The receiver: Verification and Storage SCP of one process, started, drained and stopped; the process entry point."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from node.dimse.storage_scp import StorageScp
 from node.dimse.tls import ServerTls
 from node.dimse.verification import on_c_echo
 from node.settings import CommitmentSettings, Peer, TlsSettings
+from node.signs_of_life import INTERVAL_S, SignOfLife
 from storage.associations import close_stale
 from storage.database import Database
 from storage.ingest import Intake
@@ -95,6 +97,11 @@ class Receiver:
         if not self._listeners:
             raise RuntimeError("the receiver is not started")
         return int(self._listeners[0].server_address[1])
+
+    @property
+    def listening(self) -> bool:
+        """Whether it accepts connections, on every port it has."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
     def start(self) -> None:
         """Clear what a crash left behind, then listen.
@@ -195,12 +202,24 @@ def run_receiver(
 ) -> None:
     """Run one receiver in this process until ``stop`` is set, then drain it and return.
 
+    It gives a sign of life from when it listens: a process that has only started receives nothing yet.
+
     Objects go to ``objects``, by default ``data_dir/objects``; the spool is ``data_dir/spool/SLOT`` without the host.
     The index is expected to be migrated.
+
+    Raises
+    ------
+    PortUnavailable
+        A port cannot be bound, or is no longer listened on.
     """
     database = Database(database_url)
     try:
-        with Receiver(options, database, objects or ObjectStore(data_dir / "objects"), data_dir / "spool"):
-            stop.wait()
+        with Receiver(options, database, objects or ObjectStore(data_dir / "objects"), data_dir / "spool") as receiver:
+            sign = SignOfLife(data_dir, options.slot_name.rpartition("/")[2])
+            while receiver.listening:
+                sign.give(pid=os.getpid())
+                if stop.wait(INTERVAL_S):
+                    return
+            raise PortUnavailable("a listener has ended by itself: this receiver takes no more associations")
     finally:
         database.dispose()

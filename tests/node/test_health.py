@@ -30,11 +30,15 @@ def _components(settings: Settings, database: Database) -> dict[str, dict[str, A
     return {component["kind"] + component["name"]: component for component in found.full()["components"]}
 
 
-def _children(**running: bool) -> list[dict[str, Any]]:
+def _children(number: int = 0, **running: bool) -> list[dict[str, Any]]:
     return [
-        {"slot": f"{kind}-0", "kind": kind, "running": alive, "restarts": 0 if alive else 3}
+        {"slot": f"{kind}-{number}", "kind": kind, "running": alive, "pid": 4711, "restarts": 0 if alive else 3}
         for kind, alive in running.items()
     ]
+
+
+def _listens(settings: Settings, pid: int = 4711) -> None:
+    SignOfLife(settings.data_dir, "receiver-0").give(pid=pid)
 
 
 def _study(database: Database, waited_s: float, delivery: DeliveryState, delivered_s: float | None = None) -> None:
@@ -73,6 +77,7 @@ def _study(database: Database, waited_s: float, delivery: DeliveryState, deliver
 
 def test_a_node_that_runs_is_ready_and_says_of_what(settings: Settings, database: Database) -> None:
     SignOfLife(settings.data_dir, "supervisor").give(children=_children(receiver=True, web=True, worker=True))
+    _listens(settings)
     SignOfLife(settings.data_dir, "worker-0").give()
     look = HealthProbe(settings, database).look()
     assert look.ready
@@ -93,6 +98,7 @@ def test_only_receivers_are_needed_to_receive(
     SignOfLife(settings.data_dir, "supervisor").give(
         children=_children(**({"receiver": True, "web": True, "worker": True} | dead))
     )
+    _listens(settings)
     look = HealthProbe(settings, database).look()
     (kind,) = dead
     assert look.ready is ready
@@ -101,9 +107,22 @@ def test_only_receivers_are_needed_to_receive(
 
 
 def test_one_receiver_of_two_is_limping(settings: Settings, database: Database) -> None:
-    SignOfLife(settings.data_dir, "supervisor").give(children=[*_children(receiver=True), *_children(receiver=False)])
+    SignOfLife(settings.data_dir, "supervisor").give(
+        children=[*_children(receiver=True), *_children(1, receiver=False)]
+    )
+    _listens(settings)
     look = HealthProbe(settings, database).look()
     assert (look.ready, look.terse()["components"]["receivers"]) == (True, "degraded")
+
+
+def test_a_receiver_that_has_only_started_does_not_count(settings: Settings, database: Database) -> None:
+    SignOfLife(settings.data_dir, "supervisor").give(children=_children(receiver=True))
+    first = HealthProbe(settings, database).look()
+    assert (first.ready, first.terse()["components"]["receivers"]) == (False, "down")
+    _listens(settings, pid=4710)
+    assert not HealthProbe(settings, database).look().ready, "that was the process before it"
+    _listens(settings)
+    assert HealthProbe(settings, database).look().ready
 
 
 def test_a_silent_supervisor_or_worker_is_down(
@@ -203,11 +222,15 @@ def test_many_askers_cost_one_look(settings: Settings, database: Database, monke
     assert len(looks) == 1
 
 
-def test_signs_of_life_are_written_seldom_read_defensively_and_cleared(tmp_path: Path) -> None:
+def test_signs_of_life_are_written_when_something_is_new_read_defensively_and_cleared(tmp_path: Path) -> None:
     sign = SignOfLife(tmp_path, "worker-0")
+    path = tmp_path / "run" / "worker-0.json"
     sign.give(number=1)
+    written = path.stat().st_mtime_ns
+    sign.give(number=1)
+    assert path.stat().st_mtime_ns == written
     sign.give(number=2)
-    assert last_signs(tmp_path)["worker-0"]["number"] == 1
+    assert last_signs(tmp_path)["worker-0"]["number"] == 2, "what is new is said at once"
     for name, content in (("half", '{"at": 1'), ("list", "[]"), ("words", '{"at": "x"}'), ("large", "1" * 100_000)):
         (tmp_path / "run" / f"{name}.json").write_text(content)
     assert set(last_signs(tmp_path)) == {"worker-0"}
