@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,23 @@ def test_the_doctor_survives_what_it_finds(pacsgate: Command, tmp_path: Path, te
     code, checks = doctor(pacsgate, tmp_path, text)
     assert checks[check]["state"] == "fail"
     assert code == 1
+
+
+def test_the_doctor_connects_to_no_port_of_ours(pacsgate: Command, tmp_path: Path) -> None:
+    """A node that runs would take it for a peer that fails its handshake, and raise the alarm."""
+    with socket.create_server(("127.0.0.1", 0)) as node:
+        node.setblocking(False)
+        taken, free = node.getsockname()[1], free_port()
+        _, checks = doctor(pacsgate, tmp_path, f"[dicom]\nport = {taken}\n[web]\nport = {free}")
+        assert (checks["DICOM port"]["state"], checks["web port"]["state"]) == ("warn", "ok")
+        assert "in use (this node running?)" in checks["DICOM port"]["detail"]
+        with pytest.raises(BlockingIOError):
+            node.accept()
+
+
+def test_a_port_that_cannot_be_opened_is_a_failure(pacsgate: Command, tmp_path: Path) -> None:
+    _, checks = doctor(pacsgate, tmp_path, "[web]\nhost = '192.0.2.1'")
+    assert checks["web port"]["state"] == "fail", "no address of this host (TEST-NET-1)"
 
 
 def test_the_doctor_knows_ipv6(pacsgate: Command, tmp_path: Path) -> None:
