@@ -20,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # in rich's own markup, [[peers]] is a tag and vanishes
     help="A DICOM node between scanner and PACS: image quality first, then lesion detection, answered in DICOM "
     "SR and SEG. Research use only, not for diagnosis.",
 )
