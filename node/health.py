@@ -22,6 +22,7 @@ from node.objects import ABSENT_DIGEST, open_objects
 from node.settings import ConfigurationError, Settings
 from node.signs_of_life import last_signs
 from storage.database import Database
+from storage.destinations import all_destinations
 from storage.errors import StorageError
 from storage.models import Delivery, DeliveryState, RevisionState, StudyRevision, utc_now
 
@@ -153,15 +154,15 @@ def destination_states(session: Session, names: tuple[str, ...]) -> list[Destina
     """Every configured destination, and every other that something still waits for."""
     waiting = {name: (count, _age_s(since)) for name, count, since in _by_destination(session, DeliveryState.PENDING)}
     failed = {name: count for name, count, _ in _by_destination(session, DeliveryState.FAILED)}
-    last_success = select(Delivery.destination, func.max(Delivery.delivered_at)).group_by(Delivery.destination)
-    last = {row[0]: row[1] for row in session.execute(last_success)}
+    # Not the deliveries' own times: a replay makes them due again and blanks them.
+    last_success_at = {row.name: row.last_success_at for row in all_destinations(session)}
     return [
         DestinationState(
             name,
             waiting.get(name, (0, None))[0],
             failed.get(name, 0),
             waiting.get(name, (0, None))[1],
-            _age_s(last.get(name)),
+            _age_s(last_success_at.get(name)),
         )
         for name in dict.fromkeys((*names, *sorted(waiting)))
     ]

@@ -14,6 +14,7 @@ from node.health import HealthProbe
 from node.settings import Settings, TlsSettings, load_settings
 from node.signs_of_life import SignOfLife, clear, last_signs
 from storage.database import Database
+from storage.destinations import note_outcomes, remember_destinations
 from storage.models import Delivery, DeliveryState, Patient, ResultObject, RevisionState, Study, StudyRevision, utc_now
 from tests.fixtures.certificates import Authority
 
@@ -41,9 +42,8 @@ def _listens(settings: Settings, pid: int = 4711) -> None:
     SignOfLife(settings.data_dir, "receiver-0").give(pid=pid)
 
 
-def _study(database: Database, waited_s: float, delivery: DeliveryState, delivered_s: float | None = None) -> None:
+def _study(database: Database, waited_s: float, delivery: DeliveryState) -> None:
     at = utc_now() - timedelta(seconds=waited_s)
-    delivered_at = None if delivered_s is None else utc_now() - timedelta(seconds=delivered_s)
     with database.session() as session:
         patient = Patient(patient_id="1")
         study = Study(patient=patient, study_instance_uid="1.2", first_received_at=at, last_received_at=at)
@@ -70,7 +70,6 @@ def _study(database: Database, waited_s: float, delivery: DeliveryState, deliver
                 state=delivery,
                 created_at=at,
                 next_attempt_at=at,
-                delivered_at=delivered_at,
             )
         )
 
@@ -162,10 +161,14 @@ def test_an_old_queue_and_a_dead_pacs_are_said_and_leave_the_host_ready(
 
 
 def test_the_last_success_of_a_destination_is_known(settings: Settings, database: Database) -> None:
-    _study(database, 100, DeliveryState.DELIVERED, delivered_s=60)
+    """Also after a replay, when its deliveries are all due again."""
+    _study(database, 100, DeliveryState.PENDING)
+    with database.session() as session:
+        remember_destinations(session, ["pacs"])
+        note_outcomes(session, "pacs", delivered=True, failure="", now=utc_now() - timedelta(seconds=60))
     found = _components(settings, database)["destinationspacs"]
     assert found["figures"]["last_success_s"] == pytest.approx(60, abs=5)
-    assert found["state"] == "ok"
+    assert (found["state"], "nothing delivered yet" in found["detail"]) == ("ok", False)
 
 
 @pytest.mark.parametrize(
