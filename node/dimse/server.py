@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Self
 
 import structlog
-from pynetdicom import AE, evt
+from pynetdicom import evt
 
 from node.dimse.association import AssociationLimits, AssociationPolicy, AssociationRegister
 from node.dimse.contexts import supported_contexts
@@ -17,7 +17,7 @@ from node.dimse.listener import Listener, PortUnavailable
 from node.dimse.peer_hosts import PeerHosts
 from node.dimse.policy import HOST_NAME_LIFETIME_S
 from node.dimse.procedure_step import ProcedureStepScp
-from node.dimse.pynetdicom_options import configure_pynetdicom
+from node.dimse.pynetdicom_options import application_entity
 from node.dimse.storage_commitment import StorageCommitment, commitment_policy
 from node.dimse.storage_scp import StorageScp
 from node.dimse.tls import ServerTls
@@ -115,7 +115,6 @@ class Receiver:
         ConfigurationError
             The certificate files cannot be used.
         """
-        configure_pynetdicom()
         listeners = self._listen()
         self._clear_leftovers()
         self._listeners = listeners
@@ -151,7 +150,7 @@ class Receiver:
     def _listen(self) -> list[Listener]:
         """The listener of the plain port, and of the TLS port where there is one."""
         options, limits = self._options, self._options.limits
-        ae = AE(options.ae_title)
+        ae = application_entity(options.ae_title)
         ae.maximum_pdu_size = limits.maximum_pdu_bytes
         ae.acse_timeout = limits.acse_timeout_s
         ae.dimse_timeout = limits.dimse_timeout_s
