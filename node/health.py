@@ -279,7 +279,7 @@ def _serves(child: dict[str, Any], sign: dict[str, Any] | None) -> bool:
     """Whether a process runs; a receiver has said itself that it listens, and not a predecessor of it."""
     if not child["running"] or child["kind"] != "receiver":
         return bool(child["running"])
-    return sign is not None and sign["age_s"] < SILENT_AFTER_S and sign.get("pid") == child["pid"]
+    return sign is not None and sign["age_s"] < SILENT_AFTER_S and sign.get("pid") == child.get("pid")
 
 
 def _engine(slot: str, sign: dict[str, Any] | None) -> Component:
