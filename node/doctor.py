@@ -50,6 +50,7 @@ def examine(settings: Settings) -> list[Check]:
         _objects,
         _ports,
         _certificates,
+        _calibration,
         _destinations,
     )
     return [check for look in checks for check in look(settings)]
@@ -154,6 +155,15 @@ def _certificates(settings: Settings) -> Iterator[Check]:
         yield Check("TLS certificates", "warn", fault)
     if not faults:
         yield Check("TLS certificates", "ok", f"profile {tls.profile}, {len(settings.peers)} peers configured")
+
+
+def _calibration(settings: Settings) -> Iterator[Check]:
+    from node.calibration import calibration_in_words
+
+    try:
+        yield Check("calibration", "ok", calibration_in_words(settings))
+    except ConfigurationError as error:
+        yield Check("calibration", "fail", str(error))
 
 
 def _destinations(settings: Settings) -> Iterator[Check]:

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import structlog
 
-from ai.quality.gate import judge_study, worse
+from ai.quality.calibration import Calibration
+from ai.quality.gate import judge_study, widened, worse
 from ai.quality.metrics import MAXIMUM_SLICES, slice_metrics, volume_metrics
 from ai.quality.protocol import check_series
 from ai.quality.scoring import CRITERIA
@@ -46,14 +47,16 @@ def assess(
     source: PixelSource,
     progress: Callable[[str], None] | None = None,
     known: Mapping[str, SeriesAssessment] | None = None,
+    calibration: Calibration | None = None,
 ) -> StudyAssessment:
     """Judge every series of a study and decide whether detection may run.
 
     ``progress`` is called with a short text before each series. ``known`` holds assessments by Series Instance UID that
-    still hold, of series that have not changed since. Pixels that cannot be had make a series not-assessed, with the
+    still hold, of series that have not changed since. ``calibration`` is the site's; without one the shipped cut points
+    judge and no series has a probability. Pixels that cannot be had make a series not-assessed, with the
     reason; nothing is raised for bad images.
     """
-    study = judge_study(assembly, assess_series(assembly, source, progress, known))
+    study = judge_study(assembly, assess_series(assembly, source, progress, known, calibration))
     log.info("study assessed", study_instance_uid=study.study_instance_uid, verdict=study.verdict, open=study.gate.open)
     return study
 
@@ -63,6 +66,7 @@ def assess_series(
     source: PixelSource,
     progress: Callable[[str], None] | None = None,
     known: Mapping[str, SeriesAssessment] | None = None,
+    calibration: Calibration | None = None,
 ) -> list[SeriesAssessment]:
     """The series of ``assess``, in the order of their numbers; the assembly need not be a whole study."""
     series = []
@@ -73,7 +77,8 @@ def assess_series(
             continue
         if progress is not None:
             progress(f"quality of series {entries[0].stack.acquisition.series_description or entries[0].role}")
-        series.append(_assess_series(entries, source))
+        judged = _assess_series(entries, source)
+        series.append(widened(calibration.apply(judged) if calibration is not None else judged))
     return series
 
 

@@ -11,6 +11,7 @@ test they are not. The points are to be refitted when a site gives graded scans.
 never scores higher.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -168,3 +169,18 @@ CRITERIA: Mapping[str, tuple[Criterion, ...]] = {
     Role.DCE: _UNCALIBRATED,
 }
 """What each role is judged by; a role that is not here is not assessed."""
+
+METRIC_DEFINITIONS = "1"
+"""Rises whenever a metric of ``ai.quality`` gives another value for the same image: scores are then other scores."""
+
+
+def score_definition(roles: Sequence[str]) -> str:
+    """SHA-256 over all that makes the score of these roles; what was learned of scores holds for this definition only.
+
+    Raises:
+        KeyError: a role without criteria, which has no score.
+    """
+    criteria = [
+        (str(role), [(one.metric, one.curve, one.per_slice) for one in CRITERIA[role]]) for role in sorted(roles)
+    ]
+    return hashlib.sha256(repr((METRIC_DEFINITIONS, WORST_SHARE, criteria)).encode()).hexdigest()

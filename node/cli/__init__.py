@@ -6,12 +6,13 @@ import typer
 
 from node.cli import (
     delivery_commands,
+    evaluate_commands,
     hosts_commands,
     node_commands,
     offline_commands,
     operate_commands,
     peer_commands,
-    research_commands,
+    train_commands,
 )
 from node.log import configure_logging
 
@@ -38,7 +39,8 @@ offline_commands.register(app)
 operate_commands.register(app)
 peer_commands.register(app)
 delivery_commands.register(app)
-research_commands.register(app)
+train_commands.register(app)
+evaluate_commands.register(app)
 
 
 def main() -> None:

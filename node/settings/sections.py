@@ -236,6 +236,15 @@ class DeliverySettings(Section):
     )
 
 
+class QualitySettings(Section):
+    """How image quality is judged."""
+
+    calibration: Path | None = Field(
+        None,
+        description="record of `pacsgate train calibrate`; empty: the cut points as shipped, without probabilities",
+    )
+
+
 class DecodingSettings(Section):
     """What decoding one compressed frame may cost; the decoders run in a process of their own."""
 
