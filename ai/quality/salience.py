@@ -95,7 +95,8 @@ def select(
     )
     positions = np.asarray(positions_mm, np.float64)[order]
     salience = _salience(boxes, positions, gland_mm)
-    taken = _greedy(salience, _similarity(boxes, positions, min(count, len(order))), min(count, len(order)))
+    extent_mm = float(np.ptp(positions)) if gland_mm is None else gland_mm[1] - gland_mm[0]
+    taken = _greedy(salience, _similarity(boxes, positions, extent_mm / count), min(count, len(order)))
     ranks = sorted(taken)
     return Selection(
         tuple(int(order[rank]) for rank in ranks),
@@ -131,18 +132,18 @@ def _place_weight(positions_mm: NDArray[np.float64], gland_mm: tuple[float, floa
     return np.asarray(np.exp(-0.5 * (offset / CENTRALITY_SD) ** 2))
 
 
-def _similarity(boxes: NDArray[np.float64], positions_mm: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+def _similarity(boxes: NDArray[np.float64], positions_mm: NDArray[np.float64], pitch_mm: float) -> NDArray[np.float64]:
     """Similarity 0..1 of every pair: correlation of thumbnails, or nearness, whichever is more.
 
-    Nearness counts because slices ruined by noise resemble nothing, their neighbours neither; it fades at the distance
-    that ``count`` evenly spread slices would have.
+    Nearness counts because slices ruined by noise resemble nothing, their neighbours neither; it ends at
+    ``pitch_mm``, the distance of evenly spread slices.
     """
     thumbnails = np.stack([_thumbnail(box).ravel() for box in boxes])
     thumbnails -= thumbnails.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(thumbnails, axis=1, keepdims=True)
     unit = np.divide(thumbnails, norms, out=np.zeros_like(thumbnails), where=norms > 0)
-    pitch = float(np.ptp(positions_mm)) / count or 1.0
-    nearness = 1.0 - np.abs(positions_mm[:, None] - positions_mm[None, :]) / pitch
+    distance_mm = np.abs(positions_mm[:, None] - positions_mm[None, :])
+    nearness = 1.0 - distance_mm / pitch_mm if pitch_mm > 0 else np.zeros_like(distance_mm)
     return np.clip(np.maximum(unit @ unit.T, nearness), 0.0, 1.0)
 
 
