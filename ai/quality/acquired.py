@@ -107,6 +107,21 @@ def acquired_grid(stack: Stack) -> AcquiredGrid:
     return AcquiredGrid(shape, (extent[0] / shape[0], extent[1] / shape[1]), axis, known=True)
 
 
+def stored_grid(stack: Stack) -> AcquiredGrid:
+    """The grid of the stored pixels: what a computed map, which was never acquired, is measured on.
+
+    Raises:
+        ValueError: the stack has no regular geometry.
+    """
+    extent = field_of_view_mm(stack)
+    if extent is None:
+        raise ValueError(f"volume {stack.volume_id} has no regular geometry")
+    spacing = (extent[0] / stack.rows, extent[1] / stack.columns)
+    return AcquiredGrid(
+        (stack.rows, stack.columns), spacing, phase_axis(stack), known=acquired_lines(stack) is not None
+    )
+
+
 def to_acquired(image: NDArray[np.float64], grid: AcquiredGrid) -> NDArray[np.float64]:
     """Undo zero-filling: keep the central ``grid.shape`` of the image's Fourier plane ``[row, column]``.
 
