@@ -32,12 +32,21 @@ AIMED_AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "motion": ("gradient_concentration",),
         "ghosting": ("ghost_prominence",),
+        "nyquist-ghost": ("ghost_prominence",),
         "noise": ("structure_to_noise",),
+        "low-averages": ("structure_to_noise",),
+        "noise-floor": ("structure_to_noise",),
         "blur": ("edge_width",),
+        "t2-blur": ("edge_width",),
         "bias": ("bias_field_range", "hot_spot_ratio"),
+        "gibbs": (),
         "spike": (),
+        "zipper": (),
         "wrap": (),
         "distortion": (),
+        "dropout": (),
+        "eddy": (),
+        "fat-shift": (),
     }
 )
 """Metrics of the rules that were made for an artefact of the simulator; empty: found, if at all, by side effects."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ai.simulation.anatomy import FINE_SPACING_MM, Anatomy, random_anatomy
-from ai.simulation.artifacts import ARTIFACTS, Artifact
+from ai.simulation.artifacts import ARTIFACTS, Artifact, check_severity
 from ai.simulation.gland import Zone
 from ai.simulation.grids import image_geometry, mask_on_grid
 from ai.simulation.kspace import KSpace, reconstruct
@@ -22,7 +22,7 @@ from ai.simulation.protocol import (
     Protocol,
     SeriesKind,
 )
-from ai.simulation.sequences import acquire, fit_adc
+from ai.simulation.sequences import acquire, fit_adc, record
 from ai.simulation.tissues import GLAND_TABLE, Tissue
 from ai.volumes.types import Geometry
 
@@ -72,7 +72,7 @@ class SimulatedStudy:
 
     seed: int
     artifact: str | None
-    severity: int
+    severity: float
     series: tuple[SimulatedSeries, ...]
     truth: GroundTruth
     identity: str
@@ -107,7 +107,7 @@ class SimulatedStudy:
 def simulate_study(
     seed: int,
     artifact: str | None = None,
-    severity: int = 3,
+    severity: float = 3,
     with_lesion: bool = True,
     series: Collection[SeriesKind] | None = None,
     *,
@@ -121,7 +121,7 @@ def simulate_study(
     Args:
         seed: anatomy, noise and artefact follow from it.
         artifact: a name of ``ARTIFACTS``, or None for a clean study.
-        severity: 1 (subtle) to 5 (non-diagnostic); 0 is clean.
+        severity: 1 (subtle) to 5 (non-diagnostic), also between; 0 is clean.
         with_lesion: plant cancers.
         series: which series the artefact hits; default every series it can happen in.
         lesion_zone: which zone the cancers are in.
@@ -137,7 +137,7 @@ def simulate_study(
     axial = next((protocol for protocol in protocols if protocol.kind == SeriesKind.T2_AXIAL), None)
     if axial is None:
         raise ValueError("a study needs an axial T2 protocol: its truth is given on that grid")
-    gas = artifact == "distortion" and severity > 0
+    gas = fault is not None and fault.needs_gas and severity > 0
     anatomy = draw(seed, with_lesion, lesion_zone=lesion_zone, rectal_gas=gas, spacing_mm=spacing_mm)
     made: list[SimulatedSeries] = []
     for protocol in protocols:
@@ -152,9 +152,8 @@ def simulate_study(
     )
 
 
-def _fault(artifact: str | None, severity: int) -> Artifact | None:
-    if severity not in range(6):
-        raise ValueError(f"severity must be 0..5, not {severity}")
+def _fault(artifact: str | None, severity: float) -> Artifact | None:
+    check_severity(artifact or "a clean study", severity)
     if artifact is None:
         return None
     if artifact not in ARTIFACTS:
@@ -173,14 +172,15 @@ def _hit_series(fault: Artifact | None, series: Collection[SeriesKind] | None) -
     return frozenset(series)
 
 
-def _scan(anatomy: Anatomy, protocol: Protocol, fault: Artifact | None, severity: int) -> list[SimulatedSeries]:
+def _scan(anatomy: Anatomy, protocol: Protocol, fault: Artifact | None, severity: float) -> list[SimulatedSeries]:
     """One acquired series, and after diffusion imaging the ADC map the scanner makes of it."""
     raw = acquire(anatomy, protocol)
     if fault is not None:
-        raw = tuple(_corrupt(anatomy, protocol, one, fault, severity) for one in raw)
+        raw = _corrupt(anatomy, protocol, raw, fault, severity)
+    stored = (protocol.matrix, protocol.matrix)
     images = np.stack(
         [
-            reconstruct(one, protocol.matrix, np.random.default_rng([anatomy.seed, protocol.series_number, index]))
+            reconstruct(one, stored, np.random.default_rng([anatomy.seed, protocol.series_number, index]))
             for index, one in enumerate(raw)
         ]
     )
@@ -199,11 +199,17 @@ def _scan(anatomy: Anatomy, protocol: Protocol, fault: Artifact | None, severity
     return series
 
 
-def _corrupt(anatomy: Anatomy, protocol: Protocol, raw: KSpace, fault: Artifact, severity: int) -> KSpace:
+def _corrupt(
+    anatomy: Anatomy, protocol: Protocol, raw: tuple[KSpace, ...], fault: Artifact, severity: float
+) -> tuple[KSpace, ...]:
     """Every b-value meets the same fault: the seed is that of the series."""
-    if protocol.kind == SeriesKind.DWI:
-        raw = replace(raw, off_resonance_hz=off_resonance_hz(anatomy, protocol, raw))
-    return fault(raw, severity, seed=1000 * anatomy.seed + protocol.series_number)
+    if fault.needs_gas:
+        field_hz = off_resonance_hz(anatomy, protocol, raw[0])
+        raw = tuple(replace(one, off_resonance_hz=field_hz) for one in raw)
+    if fault.needs_fat:
+        fat = record(anatomy, protocol, only_fat=True)
+        raw = tuple(replace(one, fat=data) for one, data in zip(raw, fat, strict=True))
+    return tuple(fault(one, severity, seed=1000 * anatomy.seed + protocol.series_number) for one in raw)
 
 
 def _stored(images: NDArray[np.float32], per_signal: float) -> NDArray[np.uint16]:
