@@ -97,7 +97,7 @@ def sample_elsewhere(series: CleanSeries, seed: int) -> CaseSet:
         ValueError: as ``ai.training.quality_sampler.sample``.
     """
     substrate = substrate_of(series.volume, series.entry.role, series.patient)
-    slices = tuple(choice.index for choice in salient_slices(series.volume))[:SLICES_PER_CASE]
+    slices = tuple(choice.index for choice in salient_slices(series.volume, SLICES_PER_CASE))
     corruptions: list[Artifacts] = [((name, level + 0.3),) for name in CHANGES for level in LEVELS]
     return sample_plan(series, substrate, Plan(((), *corruptions), slices), seed, _change, "torchio and monai")
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai.quality.concepts import CONCEPTS
-from ai.quality.metrics import ARBITRARY, DEFINITIONS, METRIC_NAMES, METRICS_VERSION
+from ai.quality.definitions import ARBITRARY, DEFINITIONS, METRIC_NAMES, METRICS_VERSION
 
 FEATURES = tuple(name for name in METRIC_NAMES if DEFINITIONS[name].unit != ARBITRARY)
 """Metrics that do not depend on the intensity scale."""

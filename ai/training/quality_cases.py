@@ -64,6 +64,11 @@ class Case:
         return names[0] if len(names) == 1 else "mixed" if names else "clean"
 
     @property
+    def displaces(self) -> bool:
+        """Whether an artefact moves the image as a whole, which is no damage."""
+        return any(CONCEPT_OF_ARTIFACT[name] in (Concept.MOTION, Concept.DISTORTION) for name, _ in self.artifacts)
+
+    @property
     def severity(self) -> float:
         """The highest severity, 0 where clean."""
         return max((severity for _, severity in self.artifacts), default=0.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from ai.quality.metrics import METRICS_VERSION
+from ai.quality.definitions import METRICS_VERSION
 from ai.quality.network.inputs import INPUT_VERSION
 from ai.training.quality_cases import SIMULATED, CaseSet, join, load, save
 from ai.training.quality_sampler import sample
@@ -32,8 +32,8 @@ class DataPlan:
     """
 
     folders: tuple[Path, ...] = ()
-    simulated: int = 24
-    variants: int = 2
+    simulated: int = 16
+    variants: int = 1
     seed: int = 1
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ai.quality.acquired import AcquiredGrid, acquired_grid, acquired_resolution, central_box, to_acquired
 from ai.quality.concepts import Concept
+from ai.quality.definitions import METRIC_NAMES
 from ai.quality.full_reference import damage_region, gmsd, haarpsi
-from ai.quality.metrics import METRIC_NAMES, image_metrics
+from ai.quality.metrics import image_metrics
 from ai.quality.network.inputs import intensity_limits, slice_input
 from ai.quality.network.physics import physics_of
 from ai.quality.noise import foreground, haar_noise_sigma
@@ -22,6 +23,7 @@ from ai.quality.salience import salient_slices
 from ai.simulation.artifacts import ARTIFACTS
 from ai.simulation.artifacts.resolution import kept_share
 from ai.simulation.substrate import Substrate, degrade_many, substrate_of
+from ai.training.alignment import aligned
 from ai.training.quality_cases import CONCEPT_OF_ARTIFACT, Case, CaseSet, Slices, concept_damage
 from ai.training.substrates import CleanSeries
 
@@ -35,7 +37,8 @@ LEVEL_JITTER = 0.6
 MIXTURES = 8
 """Cases with two artefacts of different concepts."""
 CLEAN_CASES = 1
-SLICES_PER_CASE = 7
+SLICES_PER_CASE = 5
+"""Of the seven salient ones; neighbours say much the same."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def sample(series: CleanSeries, seed: int, mixtures: int = MIXTURES) -> CaseSet:
         ValueError: the series cannot be taken back to raw data; the message says why.
     """
     substrate = substrate_of(series.volume, series.entry.role, series.patient)
-    chosen = [choice.index for choice in salient_slices(series.volume)][:SLICES_PER_CASE]
+    chosen = [choice.index for choice in salient_slices(series.volume, SLICES_PER_CASE)]
     return sample_plan(series, substrate, plan(substrate, chosen, seed, mixtures), seed, _degrade, "pacsgate")
 
 
@@ -103,12 +106,13 @@ def _rows(
     limits = intensity_limits(*acquired)
     for image, degraded, original in zip(images, acquired, originals, strict=True):
         region = damage_region(grid, degraded.shape)
-        similarity = haarpsi(original, degraded, region)
+        comparable = aligned(original, degraded, region) if case.displaces else degraded
+        similarity = haarpsi(original, comparable, region)
         values = image_metrics(image.astype(np.float64), grid, series.entry.role, ceiling)
         cut = slice_input(degraded, grid.spacing_mm, limits)
         yield (
             similarity,
-            gmsd(original, degraded, region),
+            gmsd(original, comparable, region),
             concept_damage(case.artifacts, 1.0 - similarity),
             physics_of(
                 series.entry.stack,

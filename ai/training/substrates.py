@@ -153,6 +153,8 @@ def _random_dwi(rng: np.random.Generator) -> Protocol:
         field_of_view_mm=fov_mm,
         slices=16,
         slice_thickness_mm=float(rng.choice([3.0, 3.6, 4.0])),
+        averages=(3, int(rng.integers(6, 16))),
+        b_values=(float(rng.choice([0.0, 50.0, 100.0])), float(rng.choice([800.0, 1000.0, 1400.0]))),
         frequency_samples=samples,
         phase_lines=samples,
         echo_train_length=samples // 2,

@@ -19,13 +19,22 @@ PHASE_LINES_KEPT = (0.70, 0.52, 0.38, 0.27, 0.18)
 
 def blur(kspace: KSpace, severity: float, _rng: np.random.Generator) -> KSpace:
     """Low resolution in both directions: a Gaussian over k-space, 1/e at ``BLUR_KEPT_SHARE`` of its edge."""
-    narrowing = strength([1 / share for share in BLUR_KEPT_SHARE], severity)
+    narrowing = _narrowing(severity)
     data = kspace.data
     for axis in (1, 2):
         size = data.shape[axis]
         distance = (np.arange(size) - size // 2) / (size / 2)
         data = data * along(axis, np.exp(-((distance * narrowing) ** 2)).astype(np.float32))
     return replace(kspace, data=data)
+
+
+def kept_share(severity: float) -> float:
+    """Share of k-space that ``blur`` leaves, 1 where the image is as sharp as it was acquired."""
+    return min(1.0, 1.0 / max(_narrowing(severity), 1.0))
+
+
+def _narrowing(severity: float) -> float:
+    return strength([1 / share for share in BLUR_KEPT_SHARE], severity)
 
 
 def t2_blur(kspace: KSpace, severity: float, _rng: np.random.Generator) -> KSpace:
