@@ -20,8 +20,8 @@ FOREGROUND_FRACTION = 0.1
 CENTRALITY_SD = 0.3
 """SD of the centre weight in units of the stack's extent: 1 in the middle, 0.25 at the ends, where no gland is."""
 
-GLAND_MARGIN_MM = 6.0
-"""SD of the weight outside a known gland: its apex and base are two slices long."""
+GLAND_MARGIN_MM = 3.0
+"""SD of the weight outside a known gland: apex and base are told to one slice at best."""
 
 THUMBNAIL = 24
 """Rows and columns of the block means that slices are compared on."""

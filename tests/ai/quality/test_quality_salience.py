@@ -1,5 +1,6 @@
 """Salient slices: the right number, in order, full of anatomy, independent of order and scale."""
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ai.quality.salience import SALIENT_SLICES, salient_slices, select
+from ai.volumes.types import Role
 
 stacks = st.integers(1, 20).flatmap(lambda n: arrays(np.float32, (n, 12, 12), elements=st.integers(0, 1000)))
 
@@ -83,3 +85,21 @@ def test_few_slices_are_all_taken_and_none_is_an_error(made) -> None:
     assert [entry.index for entry in salient_slices(made.volume(made.pelvis(slices=3)))] == [0, 1, 2]
     with pytest.raises(ValueError, match="cannot be chosen"):
         select(np.zeros((0, 8, 8)), np.zeros(0))
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("collection", "patient"),
+    [("prostate_prostatex_skyra", "ProstateX-0000"), ("prostate_prostate3t_skyra", "Prostate3T-03-0001")],
+)
+def test_the_slices_chosen_of_real_studies_show_the_prostate(real, shared_data, collection: str, patient: str) -> None:
+    """Against outlines of the gland, which are for evaluation only: most without knowing it, all when told."""
+    volume = real(f"{collection}/{patient}").volume(Role.T2W_AXIAL)
+    outline = nibabel.load(next((shared_data / "labels_picai_nc" / patient).glob("*whole_gland*Bosma22b*")))
+    inside_ras_mm = nibabel.affines.apply_affine(outline.affine, np.argwhere(np.asarray(outline.dataobj) > 0))
+    rows = np.unique(np.round(volume.geometry.to_index(inside_ras_mm * [-1.0, -1.0, 1.0])[:, 0]).astype(int))
+    spacing_mm = volume.geometry.spacing_mm[0]
+    blind = salient_slices(volume)
+    told = salient_slices(volume, gland_mm=(rows[0] * spacing_mm, rows[-1] * spacing_mm))
+    assert np.isin([entry.index for entry in blind], rows).sum() >= 5
+    assert np.isin([entry.index for entry in told], rows).all()

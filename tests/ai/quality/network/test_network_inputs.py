@@ -1,5 +1,9 @@
 """The network's input: native pixels, equivariant to flips, independent of the intensity scale."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -106,3 +110,13 @@ def test_the_acquired_grid_is_seen_but_a_map_is_seen_as_stored(made) -> None:
     volume = made.volume(made.pelvis(slices=8), acquisition_matrix=(0, 96, 96, 0))
     assert volume_input(volume, Role.T2W_AXIAL, (3,)).pixel_mm == pytest.approx(1.0)
     assert volume_input(volume, Role.ADC, (3,)).pixel_mm == pytest.approx(0.5)
+
+
+def test_what_needs_no_network_needs_no_torch() -> None:
+    """The receiver's processes prepare prompts, slices and inputs; loading torch would cost them seconds and memory."""
+    modules = ("assess", "salience", "prompts", "novelty", "network.inputs", "network.physics")
+    script = "import sys\n" + "".join(f"import ai.quality.{module}\n" for module in modules)
+    script += "print([name for name in ('torch', 'monai') if name in sys.modules])"
+    repository = Path(__file__).parents[4]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=repository, check=True)
+    assert done.stdout.strip() == "[]"

@@ -6,7 +6,7 @@ import torch
 
 from ai.quality.concepts import CONCEPTS
 from ai.quality.network.blocks import FiLM, PromptEncoder, TransposedAttention
-from ai.quality.network.maniqa import Maniqa, ManiqaMini, SliceQuality, parameter_count
+from ai.quality.network.maniqa import Maniqa, ManiqaConfig, ManiqaMini, SliceQuality, parameter_count
 from ai.quality.network.physics import PHYSICS, physics_of
 from ai.quality.prompts import LEVELS
 
@@ -148,6 +148,17 @@ def test_the_published_layout_has_the_same_outputs() -> None:
     assert found.physics.shape == (2, len(PHYSICS))
     assert found.weights.shape == (2, 28, 28)
     assert found.embedding.shape == (2, 384)
+
+
+def test_the_published_layout_computes() -> None:
+    """A small one of the same build, with numbers in it."""
+    config = ManiqaConfig(64, 8, 32, 2, 64, (0, 2), 1, (16, 8), 16, 1, heads=2, condition=8)
+    network = Maniqa(config).eval()
+    slices = torch.randn(2, 2, 64, 64), torch.zeros(2, len(LEVELS), dtype=torch.long), torch.ones(2)
+    with torch.inference_mode():
+        first, second = network(*slices), network(*slices)
+    assert first.embedding.shape == (2, 8)
+    assert all(torch.equal(one, other) and torch.isfinite(one).all() for one, other in zip(first, second, strict=True))
 
 
 def test_physics_of_the_header_is_nan_where_it_is_silent(made) -> None:
