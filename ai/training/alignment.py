@@ -8,6 +8,9 @@ from skimage.registration import phase_cross_correlation
 UPSAMPLING = 10
 """The shift is found to a tenth of a pixel."""
 
+ITERATIONS = 2
+"""The first shift is a little short, because the window fades what moves out of it."""
+
 LARGEST_SHIFT_PIXELS = 12.0
 """A larger shift is no shift but a failure of the registration, or worse than a repeat: it stays."""
 
@@ -20,7 +23,23 @@ def aligned(
     Found inside the bounding box of ``region``; interpolated by the shift theorem, so that nothing is blurred.
     """
     box = ndimage.find_objects(region.astype(np.uint8))[0]
-    shift, _, _ = phase_cross_correlation(reference[box], moved[box], upsample_factor=UPSAMPLING)
-    if not shift.any() or np.abs(shift).max() > LARGEST_SHIFT_PIXELS:
-        return moved
-    return np.abs(np.fft.ifft2(ndimage.fourier_shift(np.fft.fft2(moved), shift)))
+    spectrum = np.fft.fft2(moved)
+    total, back = np.zeros(2), moved
+    for _ in range(ITERATIONS):
+        # Without phase normalisation, which would give noise as much say as anatomy.
+        shift, _, _ = phase_cross_correlation(
+            _windowed(reference[box]), _windowed(back[box]), upsample_factor=UPSAMPLING, normalization=None
+        )
+        if not shift.any():
+            break
+        total += shift
+        if np.abs(total).max() > LARGEST_SHIFT_PIXELS:
+            return moved
+        back = np.abs(np.fft.ifft2(ndimage.fourier_shift(spectrum, total)))
+    return back
+
+
+def _windowed(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Without its mean and fading to the edges, which would hold the maximum of the correlation at no shift."""
+    rows, columns = (np.hanning(size + 2)[1:-1] for size in image.shape)
+    return np.asarray((image - image.mean()) * rows[:, None] * columns[None, :])

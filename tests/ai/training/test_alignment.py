@@ -11,7 +11,7 @@ from ai.training.alignment import aligned
 
 
 def phantom() -> np.ndarray:
-    image = ndimage.gaussian_filter(np.random.default_rng(3).random((96, 96)), 2.0)
+    image = ndimage.gaussian_filter(np.random.default_rng(3).random((96, 96)), 2.0, mode="wrap")
     image -= image.min()
     return image / image.max()
 

@@ -116,12 +116,3 @@ def test_training_is_repeatable_and_can_be_resumed(cases: CaseSet, tmp_path: Pat
     run(SHORT, path)
     assert path.exists()
     assert torch.equal(run(SHORT, path), whole), "a finished run is only loaded"
-
-
-@pytest.mark.slow
-def test_the_network_learns_what_noise_does(cases: CaseSet) -> None:
-    torch.manual_seed(0)
-    schedule = Schedule(upstream_steps=2, downstream_steps=80, batch=16, warm_up=10, learning_rate=5e-3)
-    trained = train_network(cases, ManiqaMini(TINY), schedule, 1, lambda _: None, torch.device("cpu"))
-    said = torch.cat([output.damage for output in predict(trained, cases)]).numpy()
-    assert np.corrcoef(said, 1 - cases.slices.similarity)[0, 1] > 0.7
