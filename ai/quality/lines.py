@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ai.quality.motion import DETAIL_PIXELS
-
 BORDER_LINES = 3
 """Lines at each border that are compared: seams are sharp, and neighbouring lines carry the same anatomy."""
+
+DETAIL_WINDOW_PIXELS = 17
+"""A line's detail is what is left of it without its moving average: two unlike borders share no slow shading."""
 
 BORDER_FLOOR = 0.5
 """Part of the median line's power of detail below which that of a border counts as this much."""
@@ -40,7 +41,7 @@ def wrap_continuity(image: NDArray[np.float64], phase_axis: int) -> float:
 def _seam(image: NDArray[np.float64], axis: int) -> float:
     """Correlation of the detail of the first and of the last lines along ``axis``."""
     lines = np.moveaxis(image, axis, 0)
-    detail = lines - ndimage.gaussian_filter1d(lines, DETAIL_PIXELS, axis=1)
+    detail = lines - ndimage.uniform_filter1d(lines, DETAIL_WINDOW_PIXELS, axis=1)
     first, last = detail[:BORDER_LINES].mean(axis=0), detail[-BORDER_LINES:].mean(axis=0)
     usual = BORDER_FLOOR * float(np.median(np.sum(detail**2, axis=1)))
     norm = max(float(np.linalg.norm(first) * np.linalg.norm(last)), usual)
@@ -62,7 +63,8 @@ def _roughest(lines: NDArray[np.float64]) -> float | None:
     nearest, farthest = ZIPPER_NEIGHBOURS
     border = max(farthest, round(lines.shape[0] * ZIPPER_BORDER_FRACTION))
     second = np.abs(2.0 * lines[1:-1] - lines[:-2] - lines[2:])
-    roughness = np.median(second, axis=1)
+    middle = second.shape[1] // 2
+    roughness = np.partition(second, middle, axis=1)[:, middle]
     floor = ZIPPER_FLOOR * float(np.median(roughness))
     if floor <= 0 or roughness.size <= 2 * border:
         return None

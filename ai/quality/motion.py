@@ -19,6 +19,9 @@ ENVELOPE_FLOOR = 0.02
 """Local detail is the image less its Gaussian average (SD 4 pixels), divided by its own local level (SD 8 pixels) plus
 2 % of the median, so that bright fat and a coil's hot spot do not rule the correlation."""
 
+TRUNCATE_SDS = 3.0
+"""Reach of these Gaussians: they only divide slow from fast, and their tails cost more than they change."""
+
 SHORTEST_LAG_MM = 8.0
 """Lags below are the anatomy's own texture."""
 
@@ -56,8 +59,9 @@ def gradient_entropy(magnitude: NDArray[np.float64]) -> float | None:
 
 def local_detail(box: NDArray[np.float64]) -> NDArray[np.float64]:
     """High-pass of ``[row, column]`` divided by its local level: zero mean, similar power everywhere."""
-    detail = box - ndimage.gaussian_filter(box, DETAIL_PIXELS)
-    level = ndimage.gaussian_filter(np.abs(detail), ENVELOPE_PIXELS) + ENVELOPE_FLOOR * np.median(np.abs(box))
+    detail = box - ndimage.gaussian_filter(box, DETAIL_PIXELS, truncate=TRUNCATE_SDS)
+    level = ndimage.gaussian_filter(np.abs(detail), ENVELOPE_PIXELS, truncate=TRUNCATE_SDS)
+    level += ENVELOPE_FLOOR * np.median(np.abs(box))
     return np.divide(detail, level, out=np.zeros_like(detail), where=level > 0)
 
 

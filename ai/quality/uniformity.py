@@ -64,9 +64,11 @@ def clipped_fraction(image: NDArray[np.float64], ceiling: float) -> float:
 
     A single brightest pixel is no clipping and counts as none.
     """
-    tissue = int(foreground(image).sum())
     clipped = int((image >= ceiling).sum())
-    return clipped / tissue if clipped > 1 and tissue else 0.0
+    if clipped <= 1:
+        return 0.0
+    tissue = int(foreground(image).sum())
+    return clipped / tissue if tissue else 0.0
 
 
 def neighbour_deviation(signals: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,12 +31,12 @@ GOLDEN = {
     "mscn_product_asymmetry": 0.0512681,
     "gradient_concentration": 1.50462,
     "gradient_entropy": 0.937906,
-    "phase_correlation_ratio": 1.33873,
-    "ghost_prominence": 0.00917058,
+    "phase_correlation_ratio": 1.33852,
+    "ghost_prominence": 0.0091375,
     "nyquist_ghost": 0.0,
     "wrap_continuity": 0.0,
     "spike_ratio": 3.35393,
-    "zipper_ratio": 1.2899,
+    "zipper_ratio": 1.30781,
     "entropy_focus": 0.664767,
     "bias_field_range": 2.36997,
     "hot_spot_ratio": 0.946299,
@@ -99,6 +99,18 @@ def test_a_quarter_turn_with_the_phase_axis_changes_nothing(
     grid = AcquiredGrid(size, (0.7, 0.9), 0, known=True)
     turned = AcquiredGrid(size[::-1], (0.9, 0.7), 1, known=True) if turns % 2 else grid
     same(image_metrics(np.rot90(part, turns), turned, T2), image_metrics(part, grid, T2))
+
+
+@pytest.mark.parametrize("turned", ["down", "across", "quarter"])
+def test_turning_an_interpolated_image_changes_little(image: np.ndarray, turned: str) -> None:
+    """Samples of the acquired grid then lie elsewhere between the stored pixels: nothing else may differ."""
+    spectrum = np.pad(np.fft.fftshift(np.fft.fft2(image)), ((48, 48), (60, 60)))
+    stored = np.abs(np.fft.ifft2(np.fft.ifftshift(spectrum))) * spectrum.size / image.size
+    other = {"down": np.flip(stored, 0), "across": np.flip(stored, 1), "quarter": np.rot90(stored)}[turned]
+    phase_axis = 1 if turned == "quarter" else 0
+    measured = image_metrics(other, AcquiredGrid(GRID.shape, GRID.spacing_mm, phase_axis, known=True), T2)
+    for name, value in image_metrics(stored, GRID, T2).items():
+        assert measured[name] == pytest.approx(value, rel=0.25, abs=0.02), name
 
 
 @given(value=st.sampled_from([0.0, -3.0, 7.0]), shape=st.sampled_from([(8, 8), (33, 40), (160, 160)]))
