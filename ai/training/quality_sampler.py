@@ -81,15 +81,20 @@ def sample_plan(
 ) -> CaseSet:
     """The cases of a plan, made by any simulator."""
     grid = acquired_grid(series.entry.stack)
-    clean = degrade(substrate, (), seed, wanted.slices)
+    clean = stored(degrade(substrate, (), seed, wanted.slices))
     originals = [to_acquired(image.astype(np.float64), grid) for image in clean]
     cases, rows = [], []
     for number, artifacts in enumerate(wanted.corruptions):
         case = Case(series.name, series.patient, series.vendor, series.family, artifacts, seed + number, simulator)
         cases.append(case)
-        images = degrade(substrate, artifacts, seed + number, wanted.slices) if artifacts else clean
+        images = stored(degrade(substrate, artifacts, seed + number, wanted.slices)) if artifacts else clean
         rows += [(number, *row) for row in _rows(series, grid, case, images, originals)]
     return CaseSet(tuple(cases), _columns(rows))
+
+
+def stored(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As a scanner stores them, in whole numbers: the smallest steps of an image are part of what a metric sees."""
+    return np.rint(images)
 
 
 def _rows(
