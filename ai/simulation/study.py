@@ -35,10 +35,19 @@ ADC_BACKGROUND_SIGNAL = 0.05
 
 
 @dataclass(frozen=True)
+class Placement:
+    """An instance to write: which slice's image it holds, and whose position its header gives."""
+
+    image: int
+    position: int
+
+
+@dataclass(frozen=True)
 class SimulatedSeries:
     """One series: stored values uint16 ``[volume, slice, row, column]`` (12 bits used), one volume per b-value.
 
-    ``b_values`` is empty for T2; for ADC it names the b-values fitted, and there is one volume.
+    ``b_values`` is empty for T2; for ADC it names the b-values fitted, and there is one volume. ``placed``, where
+    given, says which instances of a volume are written, in order; None stands for one that got lost.
     """
 
     kind: SeriesKind
@@ -46,6 +55,12 @@ class SimulatedSeries:
     geometry: Geometry
     pixels: NDArray[np.uint16]
     b_values: tuple[float, ...] = ()
+    placed: tuple[Placement | None, ...] | None = None
+
+    @property
+    def placements(self) -> tuple[Placement | None, ...]:
+        """The instances of a volume: every slice at its own position, unless a fault has it otherwise."""
+        return self.placed or tuple(Placement(index, index) for index in range(self.pixels.shape[1]))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,8 @@ def detect(
 def simulate(
     out: OutOption,
     artifact: Annotated[
-        str | None, typer.Option(help="artefact to add, for example motion, ghosting, noise; a wrong name lists them")
+        str | None,
+        typer.Option(help="what to ruin it with, for example motion, noise, missing-slices; a wrong name lists them"),
     ] = None,
     severity: Annotated[int, typer.Option(min=1, max=5, help="1 subtle to 5 ruined")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="same seed, same study, byte for byte")] = 0,
@@ -80,14 +81,21 @@ def simulate(
     _need_ai()
     from ai.simulation.artifacts import ARTIFACTS
     from ai.simulation.export import write_study
+    from ai.simulation.faults import FAULTS, with_fault
     from ai.simulation.study import simulate_study
 
-    if artifact is not None and artifact not in ARTIFACTS:
-        refuse(f"unknown artefact {artifact!r}; choose one of {', '.join(sorted(ARTIFACTS))}")
+    if artifact is not None and artifact not in {**ARTIFACTS, **FAULTS}:
+        refuse(
+            f"unknown artefact {artifact!r}; choose one of {', '.join(sorted(ARTIFACTS))} (in the images) or "
+            f"{', '.join(sorted(FAULTS))} (in how they arrive)"
+        )
     written = []
     for number in range(seed, seed + count):
         progress(f"simulating study {number}" + (f" with {artifact} {severity}" if artifact else ""))
-        study = simulate_study(number, artifact=artifact, severity=severity, with_lesion=lesion)
+        in_images = artifact if artifact in ARTIFACTS else None
+        study = simulate_study(number, artifact=in_images, severity=severity, with_lesion=lesion)
+        if artifact is not None and artifact in FAULTS:
+            study = with_fault(study, artifact, severity)
         folder = out if count == 1 else out / f"study-{number:04d}"
         files = write_study(folder, study)
         if truth:
