@@ -129,12 +129,12 @@ def _add_series(dataset: Dataset, study: SimulatedStudy, series: SimulatedSeries
 
 def _add_sequence(dataset: Dataset, series: SimulatedSeries, volume: int) -> None:
     protocol = series.protocol
-    diffusion = bool(series.b_values)
+    diffusion, dynamic = bool(series.b_values), series.kind == SeriesKind.DCE
     dataset.ImageType = _image_type(series.kind)
-    dataset.ScanningSequence = "EP" if diffusion else "SE"
+    dataset.ScanningSequence = "EP" if diffusion else "GR" if dynamic else "SE"
     dataset.SequenceVariant = ["SK", "SP", "OSP"]
-    dataset.ScanOptions = ["PFP", "FS"] if diffusion else ""
-    dataset.MRAcquisitionType = "2D"
+    dataset.ScanOptions = ["PFP", "FS"] if diffusion or dynamic else ""
+    dataset.MRAcquisitionType = "3D" if dynamic else "2D"
     dataset.SequenceName = _sequence_name(series, volume)
     dataset.AngioFlag = "N"
     dataset.RepetitionTime = protocol.repetition_time_ms
@@ -152,6 +152,11 @@ def _add_sequence(dataset: Dataset, series: SimulatedSeries, volume: int) -> Non
     dataset.VariableFlipAngleFlag = "N"
     if series.kind == SeriesKind.DWI:
         dataset.DiffusionBValue = series.b_values[volume]
+    if dynamic:
+        dataset.TemporalPositionIdentifier = volume + 1
+        dataset.NumberOfTemporalPositions = len(protocol.averages)
+        dataset.TemporalResolution = protocol.frame_s * 1000.0
+        dataset.ContrastBolusAgent = "Gadolinium (simulated)"
     _add_encoding(dataset, series)
 
 

@@ -6,10 +6,12 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft
 
+from ai.simulation.artifacts.motion import rotated_lines, shift_lines
 from ai.simulation.artifacts.severity import CLEAN, Seed, check_severity, strength
 from ai.simulation.kspace import along, to_image, to_kspace
+from ai.simulation.protocol import SeriesKind
 
 FRAME_SHIFT_MM = (0.4, 0.9, 1.8, 3.5, 6.0)
 FRAME_ROTATION_DEG = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -35,11 +37,12 @@ class DynamicSeries:
 
 @dataclass(frozen=True)
 class DynamicArtifact:
-    """One way to ruin a dynamic series."""
+    """One way to ruin a dynamic series between its frames; the frames by themselves are as good as before."""
 
     name: str
     meaning: str
     corrupt: Callable[[DynamicSeries, float, np.random.Generator], NDArray[np.float32]]
+    applies_to: frozenset[SeriesKind] = frozenset({SeriesKind.DCE})
 
     def __call__(self, series: DynamicSeries, severity: float, seed: Seed) -> DynamicSeries:
         """The series with its frames ruined, as many as before. Severity 0 leaves them as they are.
@@ -74,19 +77,26 @@ def _walk(steps: int, dimensions: int, rng: np.random.Generator) -> NDArray[np.f
 
 
 def _moved(
-    frame: NDArray[np.float32],
-    shift_mm: NDArray[np.float64],
-    degrees: float,
-    spacing_mm: tuple[float, float, float],
+    frame: NDArray[np.float32], shift_mm: NDArray[np.float64], degrees: float, spacing_mm: tuple[float, float, float]
 ) -> NDArray[np.float32]:
-    """The object shifted along slice, row and column and turned in plane about the middle of the image."""
-    angle = np.deg2rad(degrees)
-    turn = np.array([[1, 0, 0], [0, np.cos(angle), np.sin(angle)], [0, -np.sin(angle), np.cos(angle)]])
-    spacing = np.asarray(spacing_mm)
-    inverse = turn.T * spacing[None, :] / spacing[:, None]
-    middle = np.array([size // 2 for size in frame.shape])
-    offset = middle - inverse @ (middle + shift_mm / spacing)
-    return np.asarray(ndimage.affine_transform(frame, inverse, offset, order=1, mode="nearest"), np.float32)
+    """The object shifted along slice, row and column and turned in plane about the middle of the image.
+
+    All by phases of the spectrum, so that a frame that moved is neither blurred nor less noisy than one that did not.
+    Beyond the end slices the stack is mirrored.
+    """
+    through = _shifted_through(frame, shift_mm[0] / spacing_mm[0])
+    rows, columns = frame.shape[1:]
+    extent_mm = (rows * spacing_mm[1], columns * spacing_mm[2])
+    turned = rotated_lines(to_kspace(through), extent_mm, 2, degrees, np.arange(columns))
+    row_mm, column_mm = (np.full(columns, shift) for shift in shift_mm[1:])
+    return np.abs(to_image(shift_lines(turned, extent_mm, 2, row_mm, column_mm)))
+
+
+def _shifted_through(frame: NDArray[np.float32], slices: float) -> NDArray[np.float32]:
+    mirrored = np.concatenate([frame, frame[::-1]])
+    turn = np.exp((-2j * np.pi * fft.rfftfreq(len(mirrored)) * slices).astype(np.complex64))
+    shifted = fft.irfft(fft.rfft(mirrored, axis=0) * turn[:, None, None], n=len(mirrored), axis=0)
+    return np.asarray(shifted[: len(frame)], np.float32)
 
 
 def low_temporal_resolution(series: DynamicSeries, severity: float, _rng: np.random.Generator) -> NDArray[np.float32]:
