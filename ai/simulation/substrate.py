@@ -16,7 +16,7 @@ from ai.simulation.artifacts import ARTIFACTS, Artifact
 from ai.simulation.fat_estimate import fat_of_suppressed
 from ai.simulation.gas_pocket import GasPocket, pocket_maps
 from ai.simulation.kspace import KSpace, along, reconstruct, resize_centre, to_kspace
-from ai.simulation.protocol import DWI, T2_AXIAL, SeriesKind
+from ai.simulation.protocol import DWI, T2_AXIAL, T2_KINDS, SeriesKind
 from ai.simulation.sequences import fit_adc
 from ai.volumes.types import Acquisition, Role, Volume
 
@@ -25,11 +25,15 @@ KIND_OF_ROLE = {
     Role.T2W_SAGITTAL: SeriesKind.T2_SAGITTAL,
     Role.T2W_CORONAL: SeriesKind.T2_CORONAL,
     Role.DWI: SeriesKind.DWI,
+    Role.DCE: SeriesKind.DCE,
 }
-TYPICAL_NOISE_OF_TISSUE = 0.035
-TYPICAL_NOISE_OF_TISSUE_ECHO_PLANAR = 0.15
-"""Standard deviation of a good scan's noise over the median tissue signal in the centre: as in the simulated protocol
-(axial T2; DWI at b 50)."""
+TYPICAL_NOISE_OF_TISSUE = {
+    **dict.fromkeys(T2_KINDS, 0.035),
+    SeriesKind.DWI: 0.15,
+    SeriesKind.DCE: 0.08,
+}
+"""Standard deviation of a good scan's noise over the median tissue signal in the centre: as in the simulated protocols
+(axial T2; DWI at b 50; DCE after the bolus)."""
 TISSUE_ABOVE = 0.1
 """Share of the 99th percentile below which a pixel of the centre is not tissue."""
 CENTRAL_SHARE = 0.6
@@ -155,7 +159,7 @@ def raw_data(
     shown_mm = (stored[0] * substrate.spacing_mm[1], stored[1] * substrate.spacing_mm[2])
     extent_mm = (full[0] * substrate.spacing_mm[1], full[1] * substrate.spacing_mm[2])
     phase = _object_phase(full, seed)
-    noise_share = TYPICAL_NOISE_OF_TISSUE_ECHO_PLANAR if substrate.echo_planar else TYPICAL_NOISE_OF_TISSUE
+    noise_share = TYPICAL_NOISE_OF_TISSUE[substrate.kind]
     fat = field_hz = gas = None
     if any(fault.needs_fat for fault in faults):
         fat_image = fat_of_suppressed(image, substrate.tissue_signal, substrate.b_value, substrate.spacing_mm[1:])

@@ -114,7 +114,9 @@ def test_noise_is_relative_to_the_tissue_in_the_centre() -> None:
     flat = substrate(pixels=np.full((2, 96, 96), 100, np.float32), acquired=(96, 96))
     assert flat.tissue_signal == 100
     noisy = degrade(flat, "noise", 2, seed=0)
-    assert noisy.std() == pytest.approx(100 * TYPICAL_NOISE_OF_TISSUE * np.sqrt(NOISE_FACTOR[1] ** 2 - 1), rel=0.03)
+    assert noisy.std() == pytest.approx(
+        100 * TYPICAL_NOISE_OF_TISSUE[flat.kind] * np.sqrt(NOISE_FACTOR[1] ** 2 - 1), rel=0.03
+    )
 
 
 def test_tissue_beyond_the_view_is_made_only_for_what_folds_it_in() -> None:
@@ -175,6 +177,13 @@ def test_simulated_series_are_substrates(clean_study: SimulatedStudy) -> None:
     ((adc, role),) = volumes(clean_study, SeriesKind.ADC)
     with pytest.raises(ValueError, match="adc is computed"):
         substrate_of(adc, role, "SIM-3")
+
+
+def test_a_frame_of_a_dynamic_series_is_a_substrate() -> None:
+    frame = substrate(SeriesKind.DCE)
+    for name, fault in ARTIFACTS.items():
+        if SeriesKind.DCE in fault.applies_to:
+            assert not np.array_equal(degrade(frame, name, 3, 1, [2]), degrade(frame, None, 0, 1, [2]))
 
 
 def test_refusals_say_why(clean_study: SimulatedStudy) -> None:
