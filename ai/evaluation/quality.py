@@ -49,10 +49,13 @@ AIMED_AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "fat-shift": (),
     }
 )
-"""Metrics of the rules that were made for an artefact of the simulator; empty: found, if at all, by side effects."""
+"""Metrics of the rules that were made for an artefact or its like; empty: found, if at all, by side effects."""
+
+TUNED_ON_SIMULATED = frozenset({"motion", "ghosting", "noise", "blur", "bias", "spike", "wrap", "distortion"})
+"""Artefacts that simulated studies had when the curves were placed; the others came later."""
 
 TUNED_ON_REAL_TOO = frozenset({"motion", "ghosting", "noise", "blur"})
-"""Artefacts that were also put on real series when the curves were placed; the others were seen on simulated only."""
+"""Artefacts that were also put on real series when the curves were placed."""
 
 _ROLES = {SeriesKind.T2_AXIAL: (Role.T2W_AXIAL,), SeriesKind.DWI: (Role.DWI, Role.ADC)}
 

@@ -98,6 +98,11 @@ def slab_signals(slab: Slab, protocol: Protocol, only_fat: bool = False) -> NDAr
 
 def acquire(anatomy: Anatomy, protocol: Protocol) -> tuple[KSpace, ...]:
     """Scan the anatomy: noiseless raw data, one stack per b-value (one in all without diffusion weighting)."""
+    return raw_series(anatomy, protocol, record(anatomy, protocol))
+
+
+def raw_series(anatomy: Anatomy, protocol: Protocol, stacks: tuple[KSpaceData, ...]) -> tuple[KSpace, ...]:
+    """Samples ``[slice, row, column]`` of each volume with how the protocol acquired them."""
     extent_mm = _plane_extent_mm(anatomy, protocol.plane)
     b_values = protocol.b_values or (0.0,) * len(protocol.averages)
     return tuple(
@@ -115,20 +120,24 @@ def acquire(anatomy: Anatomy, protocol: Protocol) -> tuple[KSpace, ...]:
             echo_planar=protocol.kind == SeriesKind.DWI,
             b_value=b_value,
         )
-        for data, averages, b_value in zip(record(anatomy, protocol), protocol.averages, b_values, strict=True)
+        for data, averages, b_value in zip(stacks, protocol.averages, b_values, strict=True)
     )
 
 
 def record(anatomy: Anatomy, protocol: Protocol, only_fat: bool = False) -> tuple[KSpaceData, ...]:
     """The samples of ``acquire``, complex64 ``[slice, row, column]`` per b-value; of fat alone, if so wanted."""
-    rows_mm, columns_mm = _plane_extent_mm(anatomy, protocol.plane)
-    rows, columns = acquired_matrix(protocol, (rows_mm, columns_mm))
-    stacks: list[list[NDArray[np.complex64]]] = [[] for _ in protocol.averages]
+    stacks: list[list[KSpaceData]] = [[] for _ in protocol.averages]
     for slab in slabs(anatomy, protocol):
         for stack, signal in zip(stacks, slab_signals(slab, protocol, only_fat), strict=True):
-            fine = _even_grid(signal, (rows_mm, columns_mm), upsampling(anatomy, protocol.plane))
-            stack.append(resize_centre(to_kspace(fine * _coil(fine.shape, anatomy.seed)), rows, columns))
+            stack.append(encode(anatomy, protocol, signal))
     return tuple(np.stack(stack) for stack in stacks)
+
+
+def encode(anatomy: Anatomy, protocol: Protocol, signal: NDArray[np.float32]) -> KSpaceData:
+    """The acquired samples ``[row, column]`` of one slice, whose signal is given on the anatomy's grid."""
+    extent_mm = _plane_extent_mm(anatomy, protocol.plane)
+    fine = _even_grid(signal, extent_mm, upsampling(anatomy, protocol.plane))
+    return resize_centre(to_kspace(fine * _coil(fine.shape, anatomy.seed)), *acquired_matrix(protocol, extent_mm))
 
 
 def acquired_matrix(protocol: Protocol, extent_mm: tuple[float, float]) -> tuple[int, int]:

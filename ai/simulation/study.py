@@ -11,6 +11,8 @@ from scipy import ndimage
 
 from ai.simulation.anatomy import FINE_SPACING_MM, Anatomy, random_anatomy
 from ai.simulation.artifacts import ARTIFACTS, Artifact, check_severity
+from ai.simulation.artifacts.dynamic import DYNAMIC_ARTIFACTS, DynamicArtifact, DynamicSeries
+from ai.simulation.dynamic_contrast import acquire_dynamic
 from ai.simulation.gland import Zone
 from ai.simulation.grids import image_geometry, mask_on_grid
 from ai.simulation.kspace import KSpace, reconstruct
@@ -26,8 +28,12 @@ from ai.simulation.sequences import acquire, fit_adc, record
 from ai.simulation.tissues import GLAND_TABLE, Tissue
 from ai.volumes.types import Geometry
 
+AnyArtifact = Artifact | DynamicArtifact
+
 STORED_PER_SIGNAL = 2000.0
 """Stored value of undecayed water: a prostate then fills about a quarter of 12 bits, as on scanners."""
+STORED_PER_SIGNAL_T1 = 8000.0
+"""The same for spoiled gradient echoes, which see a tenth of the water."""
 STORED_MAXIMUM = 4095
 FRAGMENT_ML = 0.05
 ADC_BACKGROUND_SIGNAL = 0.05
@@ -35,10 +41,20 @@ ADC_BACKGROUND_SIGNAL = 0.05
 
 
 @dataclass(frozen=True)
-class SimulatedSeries:
-    """One series: stored values uint16 ``[volume, slice, row, column]`` (12 bits used), one volume per b-value.
+class Placement:
+    """An instance to write: which slice's image it holds, and whose position its header gives."""
 
-    ``b_values`` is empty for T2; for ADC it names the b-values fitted, and there is one volume.
+    image: int
+    position: int
+
+
+@dataclass(frozen=True)
+class SimulatedSeries:
+    """One series: stored values uint16 ``[volume, slice, row, column]`` (12 bits used), one volume per b-value
+    or frame.
+
+    ``b_values`` is empty for T2 and DCE; for ADC it names the b-values fitted, and there is one volume. ``placed``,
+    where given, says which instances of a volume are written, in order; None stands for one that got lost.
     """
 
     kind: SeriesKind
@@ -46,6 +62,12 @@ class SimulatedSeries:
     geometry: Geometry
     pixels: NDArray[np.uint16]
     b_values: tuple[float, ...] = ()
+    placed: tuple[Placement | None, ...] | None = None
+
+    @property
+    def placements(self) -> tuple[Placement | None, ...]:
+        """The instances of a volume: every slice at its own position, unless a fault has it otherwise."""
+        return self.placed or tuple(Placement(index, index) for index in range(self.pixels.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -120,7 +142,7 @@ def simulate_study(
 
     Args:
         seed: anatomy, noise and artefact follow from it.
-        artifact: a name of ``ARTIFACTS``, or None for a clean study.
+        artifact: a name of ``ARTIFACTS`` or ``DYNAMIC_ARTIFACTS``, or None for a clean study.
         severity: 1 (subtle) to 5 (non-diagnostic), also between; 0 is clean.
         with_lesion: plant cancers.
         series: which series the artefact hits; default every series it can happen in.
@@ -137,7 +159,9 @@ def simulate_study(
     axial = next((protocol for protocol in protocols if protocol.kind == SeriesKind.T2_AXIAL), None)
     if axial is None:
         raise ValueError("a study needs an axial T2 protocol: its truth is given on that grid")
-    gas = fault is not None and fault.needs_gas and severity > 0
+    if isinstance(fault, DynamicArtifact) and not any(protocol.kind == SeriesKind.DCE for protocol in protocols):
+        raise ValueError(f"{fault.name} needs a dynamic series among the protocols")
+    gas = isinstance(fault, Artifact) and fault.needs_gas and severity > 0
     anatomy = draw(seed, with_lesion, lesion_zone=lesion_zone, rectal_gas=gas, spacing_mm=spacing_mm)
     made: list[SimulatedSeries] = []
     for protocol in protocols:
@@ -152,16 +176,17 @@ def simulate_study(
     )
 
 
-def _fault(artifact: str | None, severity: float) -> Artifact | None:
+def _fault(artifact: str | None, severity: float) -> AnyArtifact | None:
     check_severity(artifact or "a clean study", severity)
+    known: dict[str, AnyArtifact] = {**ARTIFACTS, **DYNAMIC_ARTIFACTS}
     if artifact is None:
         return None
-    if artifact not in ARTIFACTS:
-        raise ValueError(f"unknown artefact {artifact!r}; there are {', '.join(ARTIFACTS)}")
-    return ARTIFACTS[artifact]
+    if artifact not in known:
+        raise ValueError(f"unknown artefact {artifact!r}; there are {', '.join(known)}")
+    return known[artifact]
 
 
-def _hit_series(fault: Artifact | None, series: Collection[SeriesKind] | None) -> frozenset[SeriesKind]:
+def _hit_series(fault: AnyArtifact | None, series: Collection[SeriesKind] | None) -> frozenset[SeriesKind]:
     if fault is None:
         return frozenset()
     if series is None:
@@ -172,10 +197,10 @@ def _hit_series(fault: Artifact | None, series: Collection[SeriesKind] | None) -
     return frozenset(series)
 
 
-def _scan(anatomy: Anatomy, protocol: Protocol, fault: Artifact | None, severity: float) -> list[SimulatedSeries]:
+def _scan(anatomy: Anatomy, protocol: Protocol, fault: AnyArtifact | None, severity: float) -> list[SimulatedSeries]:
     """One acquired series, and after diffusion imaging the ADC map the scanner makes of it."""
-    raw = acquire(anatomy, protocol)
-    if fault is not None:
+    raw = (acquire_dynamic if protocol.kind == SeriesKind.DCE else acquire)(anatomy, protocol)
+    if isinstance(fault, Artifact):
         raw = _corrupt(anatomy, protocol, raw, fault, severity)
     stored = (protocol.matrix, protocol.matrix)
     images = np.stack(
@@ -185,7 +210,11 @@ def _scan(anatomy: Anatomy, protocol: Protocol, fault: Artifact | None, severity
         ]
     )
     geometry = image_geometry(anatomy, protocol)
-    series = [SimulatedSeries(protocol.kind, protocol, geometry, _stored(images, STORED_PER_SIGNAL), protocol.b_values)]
+    if isinstance(fault, DynamicArtifact):
+        dynamic = DynamicSeries(images, protocol.frame_s, geometry.spacing_mm, raw[0].phase_axis)
+        images = fault(dynamic, severity, seed=_fault_seed(anatomy, protocol)).frames
+    per_signal = STORED_PER_SIGNAL_T1 if protocol.kind == SeriesKind.DCE else STORED_PER_SIGNAL
+    series = [SimulatedSeries(protocol.kind, protocol, geometry, _stored(images, per_signal), protocol.b_values)]
     fitted = tuple(b for b in protocol.b_values if b <= ADC_FIT_UP_TO_B)
     if len(fitted) > 1:
         adc = fit_adc(images[[protocol.b_values.index(b) for b in fitted]], fitted, ADC_BACKGROUND_SIGNAL)
@@ -209,7 +238,11 @@ def _corrupt(
     if fault.needs_fat:
         fat = record(anatomy, protocol, only_fat=True)
         raw = tuple(replace(one, fat=data) for one, data in zip(raw, fat, strict=True))
-    return tuple(fault(one, severity, seed=1000 * anatomy.seed + protocol.series_number) for one in raw)
+    return tuple(fault(one, severity, seed=_fault_seed(anatomy, protocol)) for one in raw)
+
+
+def _fault_seed(anatomy: Anatomy, protocol: Protocol) -> int:
+    return 1000 * anatomy.seed + protocol.series_number
 
 
 def _stored(images: NDArray[np.float32], per_signal: float) -> NDArray[np.uint16]:

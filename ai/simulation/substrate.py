@@ -16,7 +16,7 @@ from ai.simulation.artifacts import ARTIFACTS, Artifact
 from ai.simulation.fat_estimate import fat_of_suppressed
 from ai.simulation.gas_pocket import GasPocket, pocket_maps
 from ai.simulation.kspace import KSpace, along, reconstruct, resize_centre, to_kspace
-from ai.simulation.protocol import DWI, T2_AXIAL, SeriesKind
+from ai.simulation.protocol import DWI, T2_AXIAL, T2_KINDS, SeriesKind
 from ai.simulation.sequences import fit_adc
 from ai.volumes.types import Acquisition, Role, Volume
 
@@ -25,11 +25,15 @@ KIND_OF_ROLE = {
     Role.T2W_SAGITTAL: SeriesKind.T2_SAGITTAL,
     Role.T2W_CORONAL: SeriesKind.T2_CORONAL,
     Role.DWI: SeriesKind.DWI,
+    Role.DCE: SeriesKind.DCE,
 }
-TYPICAL_NOISE_OF_TISSUE = 0.035
-TYPICAL_NOISE_OF_TISSUE_ECHO_PLANAR = 0.15
-"""Standard deviation of a good scan's noise over the median tissue signal in the centre: as in the simulated protocol
-(axial T2; DWI at b 50)."""
+TYPICAL_NOISE_OF_TISSUE = {
+    **dict.fromkeys(T2_KINDS, 0.035),
+    SeriesKind.DWI: 0.15,
+    SeriesKind.DCE: 0.08,
+}
+"""Standard deviation of a good scan's noise over the median tissue signal in the centre: as in the simulated protocols
+(axial T2; DWI at b 50; DCE after the bolus)."""
 TISSUE_ABOVE = 0.1
 """Share of the 99th percentile below which a pixel of the centre is not tissue."""
 CENTRAL_SHARE = 0.6
@@ -41,6 +45,8 @@ PARALLEL_IMAGING = 2
 RAMPS = 1.08
 """Effective echo spacing of a prostate EPI, where the header has only the bandwidth: time of one line with its gradient
 ramps, halved by parallel imaging. An assumption: the standard has no element for either."""
+PHASE_WAVES = ((1, 0), (0, 1), (1, 1), (1, -1), (2, 1))
+"""Periods along rows and columns of the waves that make the object's phase."""
 ADC_BACKGROUND_SHARE = 0.2
 """The ADC map is 0 where the lowest b-value gives less than this share of its tissue signal."""
 
@@ -51,6 +57,7 @@ class Substrate:
 
     ``pixels`` float32 ``[slice, row, column]`` are magnitudes on the stored grid of ``spacing_mm``; ``acquired`` counts
     the samples along rows and columns that the scanner measured; ``phase_axis`` (1 or 2) is an array axis.
+    ``noise_reference`` is the tissue signal that noise is relative to, where it is not the series' own.
     """
 
     name: str
@@ -66,6 +73,7 @@ class Substrate:
     averages: int = 1
     b_value: float = 0.0
     field_strength_t: float = 3.0
+    noise_reference: float | None = None
 
     @property
     def echo_planar(self) -> bool:
@@ -151,7 +159,7 @@ def raw_data(
     shown_mm = (stored[0] * substrate.spacing_mm[1], stored[1] * substrate.spacing_mm[2])
     extent_mm = (full[0] * substrate.spacing_mm[1], full[1] * substrate.spacing_mm[2])
     phase = _object_phase(full, seed)
-    noise_share = TYPICAL_NOISE_OF_TISSUE_ECHO_PLANAR if substrate.echo_planar else TYPICAL_NOISE_OF_TISSUE
+    noise_share = TYPICAL_NOISE_OF_TISSUE[substrate.kind]
     fat = field_hz = gas = None
     if any(fault.needs_fat for fault in faults):
         fat_image = fat_of_suppressed(image, substrate.tissue_signal, substrate.b_value, substrate.spacing_mm[1:])
@@ -168,7 +176,7 @@ def raw_data(
         echo_spacing_ms=substrate.echo_spacing_ms,
         slice_thickness_mm=substrate.spacing_mm[0],
         noise_sd=0.0,
-        typical_noise_sd=noise_share * substrate.tissue_signal,
+        typical_noise_sd=noise_share * (substrate.noise_reference or substrate.tissue_signal),
         averages=substrate.averages,
         filter_taper=0.0,
         echo_planar=substrate.echo_planar,
@@ -229,11 +237,16 @@ def degraded_adc(
 ) -> NDArray[np.float32]:
     """The ADC map fitted to degraded diffusion-weighted images, float32 ``[slice, row, column]`` in 10^-6 mm2/s.
 
+    The receiver's noise does not know the b-value: it is relative to the tissue of the b-value in the middle for all.
+
     Raises:
         ValueError: as ``degrade_many``; fewer than two b-values.
     """
     ordered = sorted(b_images, key=lambda one: one.b_value)
-    images = np.stack([degrade_many(one, artifacts, seed, slices) for one in ordered])
+    reference = ordered[len(ordered) // 2].tissue_signal
+    images = np.stack(
+        [degrade_many(replace(one, noise_reference=reference), artifacts, seed, slices) for one in ordered]
+    )
     b_values = tuple(one.b_value for one in ordered)
     return fit_adc(images, b_values, ADC_BACKGROUND_SHARE * ordered[0].tissue_signal)
 
@@ -261,15 +274,16 @@ def _with_neighbours(substrate: Substrate, seed: int, number: int, faults: Seque
 
 @lru_cache(maxsize=8)
 def _object_phase(shape: tuple[int, int], seed: int) -> NDArray[np.complex64]:
-    """Smooth phase of coil and field, complex64 ``[row, column]`` of magnitude 1: some turns across the image."""
+    """Smooth phase of coil and field, complex64 ``[row, column]`` of magnitude 1.
+
+    Waves of one or two periods across the image, so that it does not jump where the image's edges meet.
+    """
     rng = np.random.default_rng([seed, 100])
-    row, column = (np.linspace(-1, 1, size, dtype=np.float32) for size in shape)
-    row = row[:, None]
-    a, b, c, d = rng.uniform(-1.5, 1.5, 4).astype(np.float32)
-    e, f = rng.uniform(1.5, 4.0, 2).astype(np.float32)
-    g, h = rng.uniform(0, 2 * np.pi, 2).astype(np.float32)
-    angle = a * row + b * column + c * row * column + d * (row**2 - column**2)
-    angle = angle + np.float32(0.4) * np.sin(e * row + g) * np.sin(f * column + h)
+    row, column = (np.linspace(-np.pi, np.pi, size, endpoint=False, dtype=np.float32) for size in shape)
+    angle = np.zeros(shape, np.float32)
+    for along_rows, along_columns in PHASE_WAVES:
+        height, start = np.float32(rng.uniform(-1.2, 1.2)), np.float32(rng.uniform(-np.pi, np.pi))
+        angle += height * np.sin(along_rows * row[:, None] + along_columns * column + start)
     phase = np.empty(shape, np.complex64)
     phase.real, phase.imag = np.cos(angle), np.sin(angle)
     return phase

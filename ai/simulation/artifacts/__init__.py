@@ -18,7 +18,7 @@ from ai.simulation.artifacts.severity import SEVERITIES, WORST, Artifact, check_
 from ai.simulation.protocol import T2_KINDS, SeriesKind
 
 _ECHO_PLANAR = frozenset({SeriesKind.DWI})
-_ALL_ACQUIRED = T2_KINDS | _ECHO_PLANAR
+_ALL_ACQUIRED = T2_KINDS | _ECHO_PLANAR | {SeriesKind.DCE}
 
 ARTIFACTS: Mapping[str, Artifact] = MappingProxyType(
     {
@@ -51,6 +51,9 @@ ARTIFACTS: Mapping[str, Artifact] = MappingProxyType(
         )
     }
 )
-"""Every artefact by name. ADC is computed from what the DWI series became."""
+"""Every artefact by name. ADC is computed from what the DWI series became; every frame of a DCE series is ruined alike.
+
+What happens between the frames is in ``ai.simulation.artifacts.dynamic``.
+"""
 
 __all__ = ["ARTIFACTS", "SEVERITIES", "WORST", "Artifact", "check_severity"]

@@ -25,14 +25,17 @@ def echo_train_of_line(kspace: KSpace) -> NDArray[np.int64]:
 
 
 def shift_lines(
-    kspace: KSpace, data: KSpaceData, row_mm: NDArray[np.float64], column_mm: NDArray[np.float64]
+    data: KSpaceData,
+    extent_mm: tuple[float, float],
+    phase_axis: int,
+    row_mm: NDArray[np.float64],
+    column_mm: NDArray[np.float64],
 ) -> KSpaceData:
     """Fourier shift theorem per phase line: the object stood ``row_mm``, ``column_mm`` further when it was acquired."""
     row_frequency, column_frequency = (
-        along(axis, (np.arange(data.shape[axis]) - data.shape[axis] // 2) / kspace.extent_mm[axis - 1])
-        for axis in (1, 2)
+        along(axis, (np.arange(data.shape[axis]) - data.shape[axis] // 2) / extent_mm[axis - 1]) for axis in (1, 2)
     )
-    cycles = row_frequency * kspace.along_phase(row_mm) + column_frequency * kspace.along_phase(column_mm)
+    cycles = row_frequency * along(phase_axis, row_mm) + column_frequency * along(phase_axis, column_mm)
     return data * np.exp((-2j * np.pi * cycles).astype(np.complex64))
 
 
@@ -56,13 +59,14 @@ def motion(kspace: KSpace, severity: float, rng: np.random.Generator) -> KSpace:
     for pose in sorted(set(pose_of_train) - {central_pose}):
         lines = np.flatnonzero(pose_of_train[train] == pose)
         moved = _through_plane(kspace, through_slices[pose] - through_slices[central_pose])
-        turned = rotated_lines(kspace, moved, angles_deg[pose] - angles_deg[central_pose], lines)
+        angle_deg = angles_deg[pose] - angles_deg[central_pose]
+        turned = rotated_lines(moved, kspace.extent_mm, kspace.phase_axis, angle_deg, lines)
         if kspace.phase_axis == 1:
             data[:, lines] = turned
         else:
             data[:, :, lines] = turned
-    still = kspace.without_margin()
-    return replace(still, data=shift_lines(still, data, shifts_mm[train, 0], shifts_mm[train, 1]))
+    shifted = shift_lines(data, kspace.extent_mm, kspace.phase_axis, shifts_mm[train, 0], shifts_mm[train, 1])
+    return replace(kspace.without_margin(), data=shifted)
 
 
 def _through_plane(kspace: KSpace, slices: float) -> KSpaceData:
@@ -74,17 +78,19 @@ def _through_plane(kspace: KSpace, slices: float) -> KSpaceData:
     return (1 - share) * data[inner] + share * neighbour[inner]
 
 
-def rotated_lines(kspace: KSpace, data: KSpaceData, degrees: float, lines: NDArray[np.intp]) -> KSpaceData:
+def rotated_lines(
+    data: KSpaceData, extent_mm: tuple[float, float], phase_axis: int, degrees: float, lines: NDArray[np.intp]
+) -> KSpaceData:
     """Some phase lines of the k-space of the object turned by an angle (from rows to columns), by three shears.
 
     A shear along one axis is a phase that grows along the other (Eddy et al., Magn Reson Med 1996;36:923): nothing is
     interpolated, so nothing is blurred. The last shear is along the frequency axis, so it is done on ``lines`` alone.
     """
-    swapped = kspace.phase_axis == 1
+    swapped = phase_axis == 1
     if swapped:
         data, degrees = data.transpose(0, 2, 1), -degrees
     sizes = data.shape[1:]
-    extents = kspace.extent_mm[::-1] if swapped else kspace.extent_mm
+    extents = extent_mm[::-1] if swapped else extent_mm
     angle = np.deg2rad(degrees)
     frequency, phase = (fft.fftfreq(n, extent / n) for n, extent in zip(sizes, extents, strict=True))
     position = [fft.fftfreq(n, 1 / extent) for n, extent in zip(sizes, extents, strict=True)]

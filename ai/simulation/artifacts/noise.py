@@ -18,8 +18,8 @@ SHARE_OF_AVERAGES_ECHO_PLANAR = (0.7, 0.45, 0.22, 0.1, 0.04)
 """Share of the averages (or of the signal that they stand for) that was acquired."""
 COILS = (4, 8)
 """Receive channels summed by root sum of squares: fewest and most."""
-FLOOR_NOISE_FACTOR = (1.1, 1.2, 1.35, 1.6, 2.2)
-FLOOR_SHARE_OF_CHANNELS = (0.03, 0.08, 0.2, 0.4, 0.7)
+FLOOR_NOISE_FACTOR = (1.1, 1.2, 1.3, 1.5, 1.9)
+FLOOR_SHARE_OF_CHANNELS = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Share of coils x averages that enter as magnitudes; the others are combined in phase and leave no floor."""
 
 

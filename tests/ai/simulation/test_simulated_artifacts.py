@@ -81,7 +81,7 @@ def fully_equipped(slices: int = 3) -> KSpace:
 def test_a_linear_phase_is_a_shift(row_mm: int, column_mm: int) -> None:
     kspace = kspace_of(disc())
     lines = np.ones(kspace.phase_lines)
-    moved = to_image(shift_lines(kspace, kspace.data, row_mm * lines, column_mm * lines))
+    moved = to_image(shift_lines(kspace.data, kspace.extent_mm, 2, row_mm * lines, column_mm * lines))
     np.testing.assert_allclose(moved.real, disc((row_mm, column_mm)), atol=1e-4)
 
 
@@ -89,7 +89,7 @@ def test_a_linear_phase_is_a_shift(row_mm: int, column_mm: int) -> None:
 @settings(max_examples=20, deadline=None)
 def test_shears_turn_the_object_without_blurring_it(degrees: float, phase_axis: int) -> None:
     kspace = kspace_of(disc((0, 20)), phase_axis)
-    turned = to_image(rotated_lines(kspace, kspace.data, degrees, np.arange(SIZE)))
+    turned = to_image(rotated_lines(kspace.data, kspace.extent_mm, phase_axis, degrees, np.arange(SIZE)))
     angle = np.deg2rad(degrees)
     expected = disc((20 * np.sin(angle), 20 * np.cos(angle)))
     np.testing.assert_allclose(turned.real, expected, atol=0.01)
