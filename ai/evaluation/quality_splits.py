@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ai.quality.concepts import Concept
-from ai.training.quality_cases import CONCEPT_OF_ARTIFACT, SIMULATED, Case
+from ai.training.quality_cases import CONCEPT_OF_ARTIFACT, SIMULATED, Case, folds
 
 Wanted = Callable[[Case], bool]
 
@@ -35,17 +35,6 @@ class Split:
 def touches(case: Case, concepts: Sequence[Concept]) -> bool:
     """Whether an artefact of these concepts is in the case."""
     return any(CONCEPT_OF_ARTIFACT[name] in concepts for name, _ in case.artifacts)
-
-
-def folds(cases: Sequence[Case], count: int = 2) -> dict[str, int]:
-    """The fold of every real patient, spread evenly over the patients of each vendor in the order of their names."""
-    patients = sorted({(case.vendor, case.patient) for case in cases if case.vendor != SIMULATED})
-    fold: dict[str, int] = {}
-    seen: dict[str, int] = {}
-    for vendor, patient in patients:
-        fold[patient] = seen.get(vendor, 0) % count
-        seen[vendor] = seen.get(vendor, 0) + 1
-    return fold
 
 
 def vendor_splits(cases: Sequence[Case]) -> Iterator[Split]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.evaluation.quality_models import train_all
+from ai.evaluation.quality_models import train_compared
 from ai.evaluation.quality_splits import Split
 from ai.quality.score import series_score
 from ai.training.quality_cases import CaseSet
@@ -61,7 +61,7 @@ def run_split(
     tests = [(name, test_on.where(wanted(case) for case in test_on.cases)) for name, wanted in split.tests]
     _check(split, chosen, [cases for _, cases in tests])
     progress(f"{split.name}: {len(chosen.cases)} series to train on")
-    models = train_all(chosen, schedule, seed, progress, work / f"{_file_name(split.name)}.checkpoint")
+    models = train_compared(chosen, schedule, seed, progress, work / f"{_file_name(split.name)}.checkpoint")
     scored = [one for name, cases in tests for one in _scored(split, name, cases, models.scores(cases))]
     partial = kept.with_suffix(".partial")
     partial.write_text("".join(json.dumps(asdict(one)) + "\n" for one in scored), encoding="utf-8")

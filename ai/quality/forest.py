@@ -1,7 +1,7 @@
 """Gradient-boosted trees over the image metrics: damage of a slice, as a whole and per concept.
 
 Trees over published metrics hold better than a network where the scanner changes, and worse where an artefact was never
-seen; the two are averaged (``ai.quality.learned``). The trees are LightGBM's own text (Ke et al. 2017), which holds no
+seen; the two are averaged (``ai.quality.score``). The trees are LightGBM's own text (Ke et al. 2017), which holds no
 code.
 """
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ai.quality.concepts import CONCEPTS
 from ai.quality.definitions import ARBITRARY, DEFINITIONS, METRIC_NAMES, METRICS_VERSION
+from ai.quality.model_files import UnusableModel, check_version
 
 FEATURES = tuple(name for name in METRIC_NAMES if DEFINITIONS[name].unit != ARBITRARY)
 """Metrics that do not depend on the intensity scale."""
@@ -26,10 +27,6 @@ FAMILIES = ("t2w", "dwi", "other")
 
 DAMAGE = "damage"
 OUTPUTS = (DAMAGE, *(str(concept) for concept in CONCEPTS))
-
-
-class ForestError(Exception):
-    """A forest file does not belong to this version."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +58,15 @@ class Forest:
         """Read what ``save`` wrote.
 
         Raises:
-            ForestError: the metrics are of another version, or an output is missing.
+            UnusableModel: the file is absent or damaged, an output is missing, or the metrics are of another version.
         """
-        document = json.loads(gzip.decompress(path.read_bytes()))
-        if document["metrics_version"] != METRICS_VERSION or tuple(document["features"]) != FEATURES:
-            raise ForestError(
-                f"{path} was trained on metrics version {document['metrics_version']}, these are {METRICS_VERSION}: "
-                "train it anew (pacsgate train quality)"
-            )
-        missing = sorted(set(OUTPUTS) - set(document["trees"]))
-        if missing:
-            raise ForestError(f"{path} has no trees for {', '.join(missing)}")
-        return cls({name: lightgbm.Booster(model_str=document["trees"][name]) for name in OUTPUTS})
+        try:
+            document = json.loads(gzip.decompress(path.read_bytes()))
+            check_version(path, "metrics", document["metrics_version"], METRICS_VERSION)
+            check_version(path, "features", tuple(document["features"]), FEATURES)
+            return cls({name: lightgbm.Booster(model_str=document["trees"][name]) for name in OUTPUTS})
+        except (OSError, EOFError, ValueError, KeyError, lightgbm.basic.LightGBMError) as error:
+            raise UnusableModel(f"{path} is no forest of image metrics: {error}") from error
 
 
 def features_of(metrics: NDArray[np.float32], families: Sequence[str]) -> NDArray[np.float32]:

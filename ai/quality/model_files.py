@@ -14,7 +14,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_version(path: Path, what: str, found: object, wanted: str) -> None:
+def check_version(path: Path, what: str, found: object, wanted: object) -> None:
     """Raise UnusableModel unless the version found in a file is the wanted one."""
     if found != wanted:
         raise UnusableModel(

@@ -126,6 +126,17 @@ class CaseSet:
         return CaseSet(tuple(case for case, kept in zip(self.cases, keep, strict=True) if kept), renumbered)
 
 
+def folds(cases: Sequence[Case], count: int = 2) -> dict[str, int]:
+    """The fold of every real patient, spread evenly over the patients of each vendor in the order of their names."""
+    patients = sorted({(case.vendor, case.patient) for case in cases if case.vendor != SIMULATED})
+    fold: dict[str, int] = {}
+    seen: dict[str, int] = {}
+    for vendor, patient in patients:
+        fold[patient] = seen.get(vendor, 0) % count
+        seen[vendor] = seen.get(vendor, 0) + 1
+    return fold
+
+
 def concept_damage(artifacts: Sequence[tuple[str, float]], damage: float) -> NDArray[np.float32]:
     """Damage per concept of a slice: all of it belongs to the concept of a single artefact; NaN for those of a mixture,
     whose shares are not known; 0 for every concept that was not touched."""

@@ -48,10 +48,10 @@ class ManiqaMiniConfig:
     layer's residual.
     """
 
-    channels: tuple[int, int, int] = (48, 96, 160)
-    depths: tuple[int, int, int] = (1, 2, 2)
+    channels: tuple[int, int, int] = (24, 48, 96)
+    depths: tuple[int, int, int] = (1, 1, 2)
     attention_blocks: int = 1
-    width: int = 64
+    width: int = 48
     window: int = 4
     heads: int = 4
     mlp_ratio: float = 2.0
@@ -104,7 +104,7 @@ class QualityHead(nn.Module):
 
 
 class ManiqaMini(nn.Module):
-    """The processor's size: about a million parameters, slices of 128 x 128 native pixels."""
+    """The processor's size: half a million parameters, slices of 128 x 128 native pixels."""
 
     def __init__(self, config: ManiqaMiniConfig | None = None) -> None:
         super().__init__()

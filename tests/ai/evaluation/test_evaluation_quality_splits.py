@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from ai.evaluation.quality_splits import artefact_splits, folds, patient_splits, touches, vendor_splits
+from ai.evaluation.quality_splits import artefact_splits, patient_splits, touches, vendor_splits
 from ai.evaluation.quality_study import ScoredCase
 from ai.evaluation.quality_tables import monotonicity_violations, overviews, rows
 from ai.quality.concepts import Concept
-from ai.training.quality_cases import CONCEPT_OF_ARTIFACT, SIMULATED, Case
+from ai.training.quality_cases import CONCEPT_OF_ARTIFACT, SIMULATED, Case, folds
 
 ARTIFACTS = ("noise", "motion", "blur", "ghosting", "bias", "spike", "wrap")
 

@@ -9,7 +9,8 @@ import torch
 
 from ai.quality.concepts import CONCEPTS, Concept
 from ai.quality.definitions import METRIC_NAMES
-from ai.quality.forest import FEATURES, OUTPUTS, Forest, ForestError, features_of
+from ai.quality.forest import FEATURES, OUTPUTS, Forest, features_of
+from ai.quality.model_files import UnusableModel
 from ai.quality.network.maniqa import ManiqaMini, ManiqaMiniConfig
 from ai.training.quality_cases import CaseSet
 from ai.training.quality_forest import slice_weights, train_forest
@@ -69,8 +70,10 @@ def test_a_forest_of_other_metrics_is_refused(forest: Forest, tmp_path: Path, mo
     path = tmp_path / "forest.json.gz"
     forest.save(path)
     monkeypatch.setattr("ai.quality.forest.METRICS_VERSION", "other")
-    with pytest.raises(ForestError, match="train it anew"):
+    with pytest.raises(UnusableModel, match="train it again"):
         Forest.load(path)
+    with pytest.raises(UnusableModel, match="no forest"):
+        Forest.load(tmp_path / "absent")
 
 
 def test_vendors_and_patients_weigh_alike() -> None:
