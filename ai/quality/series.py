@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ai.quality import codes
-from ai.quality.metrics import RATIO, SliceMetrics
+from ai.quality.definitions import RATIO
+from ai.quality.metrics import SliceMetrics
 from ai.quality.protocol import check_series, not_checkable
 from ai.quality.scoring import CRITERIA, LIMITED_BELOW, NON_DIAGNOSTIC_BELOW, Criterion, pooled
 from ai.quality.types import Finding, Metric, SeriesAssessment, Severity, SliceScore, Verdict

@@ -74,27 +74,42 @@ def detect(
 def simulate(
     out: OutOption,
     artifact: Annotated[
-        str | None, typer.Option(help="artefact to add, for example motion, ghosting, noise; a wrong name lists them")
+        str | None,
+        typer.Option(help="what to ruin it with, for example motion, noise, missing-slices; a wrong name lists them"),
     ] = None,
     severity: Annotated[int, typer.Option(min=1, max=5, help="1 subtle to 5 ruined")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="same seed, same study, byte for byte")] = 0,
     count: Annotated[int, typer.Option(min=1, max=1000, help="studies, with rising seeds")] = 1,
     lesion: Annotated[bool, typer.Option("--lesion/--no-lesion", help="plant a lesion")] = True,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="add a contrast-enhanced series, with 480 images")] = False,
     truth: Annotated[bool, typer.Option("--truth", help="write truth.json beside each study")] = False,
     json: JsonOption = False,
 ) -> None:
     """Write complete synthetic prostate mpMRI studies (T2W in three planes, DWI, ADC) as DICOM, clean or ruined."""
     _need_ai()
     from ai.simulation.artifacts import ARTIFACTS
+    from ai.simulation.artifacts.dynamic import DYNAMIC_ARTIFACTS
     from ai.simulation.export import write_study
+    from ai.simulation.faults import FAULTS, with_fault
+    from ai.simulation.protocol import DCE, PROSTATE_PROTOCOLS
     from ai.simulation.study import simulate_study
 
-    if artifact is not None and artifact not in ARTIFACTS:
-        refuse(f"unknown artefact {artifact!r}; choose one of {', '.join(sorted(ARTIFACTS))}")
+    if artifact is not None and artifact not in {**ARTIFACTS, **DYNAMIC_ARTIFACTS, **FAULTS}:
+        refuse(
+            f"unknown artefact {artifact!r}; choose one of {', '.join(sorted(ARTIFACTS))} (in the images), "
+            f"{', '.join(sorted(DYNAMIC_ARTIFACTS))} (in the dynamic series) or {', '.join(sorted(FAULTS))} "
+            "(in how they arrive)"
+        )
+    with_dynamic = dynamic or artifact in DYNAMIC_ARTIFACTS
+    protocols = (*PROSTATE_PROTOCOLS, DCE) if with_dynamic else PROSTATE_PROTOCOLS
     written = []
     for number in range(seed, seed + count):
         progress(f"simulating study {number}" + (f" with {artifact} {severity}" if artifact else ""))
-        study = simulate_study(number, artifact=artifact, severity=severity, with_lesion=lesion)
+        fault = artifact if artifact in FAULTS else None
+        in_images = None if fault else artifact
+        study = simulate_study(number, in_images, severity, with_lesion=lesion, protocols=protocols)
+        if fault:
+            study = with_fault(study, fault, severity)
         folder = out if count == 1 else out / f"study-{number:04d}"
         files = write_study(folder, study)
         if truth:

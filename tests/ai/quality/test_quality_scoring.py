@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai.quality.metrics import DEFINITIONS
+from ai.quality.definitions import DEFINITIONS
 from ai.quality.scoring import CRITERIA, Criterion, pooled
 from ai.volumes.types import Role
 
