@@ -105,8 +105,7 @@ def evaluate_quality(
     Raises:
         ValueError: an unknown artefact.
     """
-    unknown = sorted(set(artifacts) - set(ARTIFACTS))
-    if unknown:
+    if unknown := sorted(set(artifacts) - set(ARTIFACTS)):
         raise ValueError(f"unknown artefact {', '.join(unknown)}; there are {', '.join(ARTIFACTS)}")
     made_by = simulator or Simulator(SHORT_PROTOCOLS)
     conditions: list[tuple[str | None, int]] = [(name, severity) for name in artifacts for severity in SEVERITIES]

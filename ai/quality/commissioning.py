@@ -206,19 +206,21 @@ def _curve(cases: _Cases) -> tuple[str, tuple[tuple[float, float], ...]]:
     """Method and points (score, probability), by rising score."""
     if cases.score.size >= ISOTONIC_FROM:
         return "isotonic", _isotonic(cases)
-    return "platt", _platt(cases)
+    return "platt", platt_curve(cases.score, cases.bad, cases.weight)
 
 
-def _platt(cases: _Cases) -> tuple[tuple[float, float], ...]:
-    """A logistic curve fitted to targets that are not quite 0 and 1, so that separable classes stay finite."""
+def platt_curve(
+    score: NDArray[np.float64], bad: NDArray[np.bool_], weight: NDArray[np.float64]
+) -> tuple[tuple[float, float], ...]:
+    """Points (score, probability of being bad) of a logistic curve fitted to series ``[n]``. Its targets are not
+    quite 0 and 1, so that separable classes stay finite."""
     from sklearn.linear_model import LogisticRegression
 
-    bad = cases.bad
     target = np.where(bad, (bad.sum() + 1) / (bad.sum() + 2), 1 / ((~bad).sum() + 2))
     outcomes = np.repeat([1, 0], bad.size)
-    weights = np.concatenate([target * cases.weight, (1 - target) * cases.weight])
+    weights = np.concatenate([target * weight, (1 - target) * weight])
     model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
-    model.fit(np.tile(cases.score, 2)[:, None], outcomes, sample_weight=weights)
+    model.fit(np.tile(score, 2)[:, None], outcomes, sample_weight=weights)
     probabilities = model.predict_proba(_CURVE_SCORES[:, None])[:, 1]
     return tuple(zip(_CURVE_SCORES.tolist(), probabilities.tolist(), strict=True))
 

@@ -6,6 +6,7 @@ corruption is kept as metadata and is no label: how visible it is depends on the
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -126,7 +127,11 @@ class CaseSet:
         return CaseSet(tuple(case for case, kept in zip(self.cases, keep, strict=True) if kept), renumbered)
 
 
-def folds(cases: Sequence[Case], count: int = 2) -> dict[str, int]:
+FOLDS = 2
+"""Groups of real patients that are held out in turn."""
+
+
+def folds(cases: Sequence[Case], count: int = FOLDS) -> dict[str, int]:
     """The fold of every real patient, spread evenly over the patients of each vendor in the order of their names."""
     patients = sorted({(case.vendor, case.patient) for case in cases if case.vendor != SIMULATED})
     fold: dict[str, int] = {}
@@ -135,6 +140,15 @@ def folds(cases: Sequence[Case], count: int = 2) -> dict[str, int]:
         fold[patient] = seen.get(vendor, 0) % count
         seen[vendor] = seen.get(vendor, 0) + 1
     return fold
+
+
+def check_patients(vendors: Mapping[str, str], count: int = FOLDS) -> None:
+    """Whether patients (-> vendor) can be held out in ``count`` groups. Raises ValueError saying what is missing."""
+    most = max(Counter(vendors.values()).values(), default=0)
+    if not vendors:
+        raise ValueError("no complete T2-weighted or diffusion series of a prostate was found in the DICOM folders")
+    if most < count:
+        raise ValueError(f"{len(vendors)} real patients: at least {count} of one vendor are needed to hold any out")
 
 
 def concept_damage(artifacts: Sequence[tuple[str, float]], damage: float) -> NDArray[np.float32]:
@@ -170,12 +184,19 @@ def save(path: Path, cases: CaseSet) -> None:
 def load(path: Path) -> CaseSet:
     """Read what ``save`` wrote."""
     with np.load(path, allow_pickle=False) as stored:
-        described = json.loads(stored["described"].tobytes().decode())
-        slices = Slices(*(stored[field.name] for field in fields(Slices)))
-    cases = tuple(
+        return CaseSet(_described(stored), Slices(*(stored[field.name] for field in fields(Slices))))
+
+
+def load_described(path: Path) -> tuple[Case, ...]:
+    """The cases of a file without their slices, which are a thousand times as big."""
+    with np.load(path, allow_pickle=False) as stored:
+        return _described(stored)
+
+
+def _described(stored: Mapping[str, NDArray[np.generic]]) -> tuple[Case, ...]:
+    return tuple(
         Case(
             substrate, patient, vendor, family, tuple((name, severity) for name, severity in artifacts), seed, simulator
         )
-        for substrate, patient, vendor, family, artifacts, seed, simulator in described
+        for substrate, patient, vendor, family, artifacts, seed, simulator in json.loads(stored["described"].tobytes())
     )
-    return CaseSet(cases, slices)

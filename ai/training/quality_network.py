@@ -36,6 +36,14 @@ class Schedule:
     rank_margin: float = 0.02
     checkpoint_every: int = 200
 
+    @classmethod
+    def lasting(cls, steps: int) -> "Schedule":
+        """The default schedule drawn out or pressed together to ``steps`` in all."""
+        usual = cls()
+        share = steps / (usual.upstream_steps + usual.downstream_steps)
+        upstream = round(share * usual.upstream_steps)
+        return cls(upstream, steps - upstream, warm_up=max(1, round(share * usual.warm_up)))
+
 
 UPSTREAM_SHARE = 0.25
 RANK_SHARE = 0.5
@@ -189,6 +197,13 @@ def _keep(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: 
     partial = path.with_suffix(".partial")
     torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, partial)
     partial.replace(path)
+
+
+def kept_network(checkpoint: Path) -> ManiqaMini:
+    """The network of a finished training, in evaluation mode. Raises OSError where there is no such file."""
+    model = ManiqaMini()
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    return model.eval()
 
 
 def _resume(path: Path | None, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:

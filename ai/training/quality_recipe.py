@@ -32,15 +32,14 @@ from ai.quality.network.inputs import INPUT_VERSION
 from ai.quality.network.weights import save_network
 from ai.quality.novelty import Envelope, fit_envelope, save_envelope
 from ai.quality.score import ScoreFunction, series_score
-from ai.training.quality_cases import SIMULATED, CaseSet, folds
-from ai.training.quality_data import DataPlan, build_cases, load_cases
+from ai.training.quality_cases import FOLDS, SIMULATED, CaseSet, check_patients, folds
+from ai.training.quality_data import CASES_FOLDER, DataPlan, build_cases, load_cases
 from ai.training.quality_forest import slice_weights
-from ai.training.quality_models import Models, train_models
+from ai.training.quality_models import Models, checkpoint_file, fold_name, train_models, training_folder
 from ai.training.quality_network import Schedule
+from ai.training.substrates import real_patients
 
 BUNDLE_VERSION = "1.0.0"
-FOLDS = 2
-"""Groups of real patients that are held out in turn."""
 ENVELOPE_SIMILARITY = 0.85
 """Series at least this similar to their clean selves make up the envelope: damage is not novelty."""
 
@@ -64,29 +63,30 @@ def train_quality(recipe: Recipe, work: Path, out: Path, processes: int, progres
         processes: how many series are degraded at once.
 
     Raises:
-        ValueError: too few real patients to hold any out.
+        ValueError: no series, or too few real patients to hold any out.
     """
-    build_cases(recipe.data, work / "cases", processes, progress)
-    cases = load_cases(work / "cases")
-    score = _score_function(recipe, cases, work, progress)
+    check_patients(real_patients(recipe.data.folders))
+    cases = load_cases(build_cases(recipe.data, work / CASES_FOLDER, processes, progress))
+    kept = training_folder(work, cases, recipe.schedule, recipe.seed)
+    kept.mkdir(parents=True, exist_ok=True)
+    score = _score_function(recipe, cases, kept, progress)
     progress(f"training on all {len(cases.cases)} series")
-    models = train_models(cases, recipe.schedule, recipe.seed, progress, work / "everything.checkpoint")
+    models = train_models(cases, recipe.schedule, recipe.seed, progress, checkpoint_file(kept, "everything"))
     metadata = _metadata(recipe, cases)
     _write(out, models, score, cases, metadata)
     return metadata
 
 
-def _score_function(recipe: Recipe, cases: CaseSet, work: Path, progress: Progress) -> ScoreFunction:
+def _score_function(recipe: Recipe, cases: CaseSet, kept: Path, progress: Progress) -> ScoreFunction:
     """How concepts make up the score, fitted to what models say of patients they have not seen."""
-    fold = folds(cases.cases, FOLDS)
-    if len(set(fold.values())) < FOLDS:
-        raise ValueError(f"{len(fold)} real patients: at least {FOLDS} of one vendor are needed to hold any out")
+    check_patients({case.patient: case.vendor for case in cases.cases if case.vendor != SIMULATED})
+    fold = folds(cases.cases)
     damages, similarity, weights = [], [], []
     for number in range(FOLDS):
         progress(f"training without fold {number + 1} of {FOLDS}")
         train = cases.where(fold.get(case.patient) != number for case in cases.cases)
         test = cases.where(fold.get(case.patient) == number for case in cases.cases)
-        models = train_models(train, recipe.schedule, recipe.seed, progress, work / f"fold-{number}.checkpoint")
+        models = train_models(train, recipe.schedule, recipe.seed, progress, checkpoint_file(kept, fold_name(number)))
         damages.append(models.damages(test))
         similarity.append(test.slices.similarity)
         weights.append(slice_weights(test))

@@ -5,7 +5,7 @@ in variants that another scanner could have made of it (domain randomisation, To
 Every variant is clean by definition: damage is always measured against the variant itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,17 +63,27 @@ def real_series(folders: Sequence[Path]) -> Iterator[CleanSeries]:
     What cannot be read or has no grid is left out with a log line.
     """
     headers, paths = _read(folders)
+    source = DicomFileSource(paths)
+    for entry, patient in _usable(headers):
+        series = _loaded(entry, source, patient, _vendor(entry))
+        if series is not None:
+            yield series
+
+
+def real_patients(folders: Sequence[Path]) -> dict[str, str]:
+    """Patients with prostate series below the folders, and their vendors, as the headers have it."""
+    headers, _ = _read(folders)
+    return {patient: _vendor(entry) for entry, patient in _usable(headers)}
+
+
+def _usable(headers: Mapping[str, Dataset]) -> Iterator[tuple[RoledStack, str]]:
+    """Complete stacks that can be judged, and whose they are."""
     for study in assemble_studies(headers.values()):
-        source = DicomFileSource(paths)
         for entry in study.stacks:
             if entry.role not in TRAINED_ROLES or entry.stack.geometry is None:
                 continue
-            if len(entry.stack.slices) < MINIMUM_SLICES or entry.stack.missing_slice_indices:
-                continue
-            first = headers[entry.stack.slices[0].sop_instance_uid]
-            series = _loaded(entry, source, str(first.PatientID), _vendor(entry))
-            if series is not None:
-                yield series
+            if len(entry.stack.slices) >= MINIMUM_SLICES and not entry.stack.missing_slice_indices:
+                yield entry, str(headers[entry.stack.slices[0].sop_instance_uid].PatientID)
 
 
 def _read(folders: Sequence[Path]) -> tuple[dict[str, Dataset], dict[str, Path]]:

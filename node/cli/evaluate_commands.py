@@ -1,15 +1,17 @@
-"""The commands ``pacsgate evaluate``: the quality rules and the reference detector on simulated studies."""
+"""The commands ``pacsgate evaluate``: rules and reference detector on simulated studies, learned models on splits."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from node.cli.evaluate_quality_command import quality
 from node.cli.options import JsonOption
 from node.cli.output import print_json, print_table, print_text, progress, refuse
 
 if TYPE_CHECKING:
     from ai.evaluation.detection import DetectionSummary
+    from ai.evaluation.detector_loss import LossSummary
     from ai.evaluation.quality_summary import ArtifactSummary, QualitySummary
     from ai.evaluation.statistics import Estimate
 
@@ -17,6 +19,7 @@ SIMULATED = "Simulated studies, made and judged by the same project. No clinical
 
 SeedsOption = Annotated[int, typer.Option("--seeds", min=1, max=1000, help="simulated patients")]
 FirstSeedOption = Annotated[int, typer.Option("--first-seed", min=0, help="seed of the first one; the others follow")]
+ArtifactsOption = Annotated[str, typer.Option("--artifacts", help="names with commas between; default: all")]
 SpacingOption = Annotated[
     float, typer.Option("--anatomy-mm", min=0.2, max=2.0, help="grid of the anatomy in plane; coarser is faster")
 ]
@@ -26,18 +29,21 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     evaluate = typer.Typer(
         no_args_is_help=True,
-        help="Measure what this version's algorithms do on simulated studies. Every figure of the model cards comes "
-        "from these commands. Evaluations of learned models on graded patients are not in this version yet.",
+        help="Measure what this version's algorithms do, on simulated studies and on real ones with simulated damage. "
+        "Every figure of the model cards comes from these commands. Against grades of your own readers: "
+        "pacsgate train calibrate.",
     )
     evaluate.command()(quality)
+    evaluate.command()(verdicts)
     evaluate.command()(detection)
+    evaluate.command()(detector_loss)
     app.add_typer(evaluate, name="evaluate")
 
 
-def quality(
+def verdicts(
     seeds: SeedsOption = 2,
     first_seed: FirstSeedOption = 100,
-    artifacts: Annotated[str, typer.Option("--artifacts", help="names with commas between; default: all")] = "",
+    artifacts: ArtifactsOption = "",
     clean_seeds: Annotated[
         int, typer.Option("--clean-seeds", min=0, max=1000, help="further patients, clean only")
     ] = 8,
@@ -53,7 +59,7 @@ def quality(
     from ai.simulation.artifacts import ARTIFACTS
 
     simulator = Simulator(FULL_PROTOCOLS if full else SHORT_PROTOCOLS, (1.0, anatomy_mm, anatomy_mm))
-    names = [name.strip() for name in artifacts.split(",") if name.strip()] or list(ARTIFACTS)
+    names = _names(artifacts) or list(ARTIFACTS)
     last = first_seed + seeds
     try:
         records = evaluate_quality(range(first_seed, last), names, range(last, last + clean_seeds), simulator, progress)
@@ -63,7 +69,7 @@ def quality(
     if json:
         print_json(summary.document())
     else:
-        _print_quality(summary, seeds)
+        _print_verdicts(summary, seeds)
 
 
 def detection(
@@ -90,6 +96,58 @@ def detection(
         _print_detection(summary, zone)
 
 
+def detector_loss(
+    seeds: SeedsOption = 4,
+    first_seed: FirstSeedOption = 100,
+    artifacts: ArtifactsOption = "",
+    anatomy_mm: SpacingOption = 0.4,
+    json: JsonOption = False,
+) -> None:
+    """How bad images must be before the reference detector loses a lesion it finds on clean ones.
+
+    Per artefact the severity (1 to 5) is raised until the largest lesion is hit no more. It tells what the gate
+    protects, for this detector; another may stand more, or less. Minutes per patient.
+    """
+    _need_ai()
+    from ai.evaluation.detector_loss import detector_losses, summarise
+    from ai.evaluation.simulated import Simulator
+    from ai.simulation.artifacts import ARTIFACTS
+
+    simulator = Simulator(spacing_mm=(1.0, anatomy_mm, anatomy_mm))
+    names = _names(artifacts) or list(ARTIFACTS)
+    try:
+        losses = list(detector_losses(range(first_seed, first_seed + seeds), names, simulator, progress))
+    except ValueError as error:
+        refuse(str(error))
+    table = summarise(losses)
+    if json:
+        print_json({"losses": losses, "artifacts": table})
+    else:
+        _print_losses(table)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _print_losses(table: "Sequence[LossSummary]") -> None:
+    if not table:
+        print_text("No lesion was found on clean images: nothing can be lost.")
+        return
+    print_table(
+        "Lesions that the reference detector finds on clean images, and loses",
+        ("artefact", "lost at any severity", "median severity", "median HaarPSI there"),
+        [_loss_cells(one) for one in table],
+    )
+    print_text(SIMULATED)
+
+
+def _loss_cells(one: "LossSummary") -> tuple[str, ...]:
+    severity = "never" if one.median_lost_at is None else f"{one.median_lost_at:g}"
+    similarity = "" if one.median_similarity is None else f"{one.median_similarity:.2f}"
+    return one.artifact, _percent(one.lost), severity, similarity
+
+
 def _need_ai() -> None:
     """The base install has no image processing."""
     import importlib.util
@@ -98,7 +156,7 @@ def _need_ai() -> None:
         refuse("this command looks at pixels: pip install 'pacsgate[ai,codecs]'")
 
 
-def _print_quality(summary: "QualitySummary", seeds: int) -> None:
+def _print_verdicts(summary: "QualitySummary", seeds: int) -> None:
     severities = sorted({cell.severity for cell in summary.cells})
     rows = []
     for artifact in summary.artifacts:
