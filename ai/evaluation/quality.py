@@ -37,7 +37,7 @@ AIMED_AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "bias": ("bias_field_range", "hot_spot_ratio"),
         "spike": (),
         "wrap": (),
-        "distortion": (),
+        "distortion": ("displacement_p95",),
     }
 )
 """Metrics of the rules that were made for an artefact of the simulator; empty: found, if at all, by side effects."""

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import structlog
 
-from ai.quality.gate import judge_study, worse
+from ai.quality.compare import compare_with_t2
+from ai.quality.gate import judge_study, t2_by_quality, worse
 from ai.quality.metrics import MAXIMUM_SLICES, slice_metrics, volume_metrics
 from ai.quality.protocol import check_series
 from ai.quality.scoring import CRITERIA
@@ -47,13 +48,23 @@ def assess(
     progress: Callable[[str], None] | None = None,
     known: Mapping[str, SeriesAssessment] | None = None,
 ) -> StudyAssessment:
-    """Judge every series of a study and decide whether detection may run.
+    """Judge every series of a study, alone and against each other, and decide whether detection may run.
 
     ``progress`` is called with a short text before each series. ``known`` holds assessments by Series Instance UID that
     still hold, of series that have not changed since. Pixels that cannot be had make a series not-assessed, with the
     reason; nothing is raised for bad images.
     """
-    study = judge_study(assembly, assess_series(assembly, source, progress, known))
+    alone = assess_series(assembly, source, progress, known)
+    entries = {group[0].stack.series_instance_uid: group for group in _by_series(assembly)}
+    series = compare_with_t2(
+        assembly,
+        t2_by_quality(assembly, alone),
+        alone,
+        source,
+        (known or {}).keys(),
+        lambda uid: _assess_series(entries[uid], source),
+    )
+    study = judge_study(assembly, series)
     log.info("study assessed", study_instance_uid=study.study_instance_uid, verdict=study.verdict, open=study.gate.open)
     return study
 

@@ -118,6 +118,16 @@ _HOT_SPOT = Criterion(
     per_slice=False,
 )
 
+# Up to an acquired voxel (2 mm; PI-RADS v2.1 allows 2.5) nothing is lost. Cancer becomes significant at 0.5 ml
+# (PI-RADS v2.1), a sphere of 4.9 mm radius: displaced by 5 mm it lies half outside its place on T2, by 10 mm wholly.
+_DISPLACED = Criterion(
+    "displacement_p95",
+    ((2.0, 1.0), (3.0, 0.7), (5.0, 0.4), (10.0, 0.0)),
+    codes.DISTORTION,
+    "tissue lies elsewhere than on the axial T2",
+    per_slice=False,
+)
+
 
 def _noise(*curve: tuple[float, float]) -> Criterion:
     return Criterion("structure_to_noise", curve, codes.POOR_SNR, "noise")
@@ -140,7 +150,14 @@ _T2 = (
     ),
 )
 _DIFFUSION_EDGES = _edges((2.4, 1.0), (2.9, 0.7), (3.7, 0.4), (5.5, 0.0))
-_DWI = (*_COMMON, _COVERAGE, _HOT_SPOT, _noise((0.9, 0.0), (1.3, 0.4), (2.2, 0.7), (4.5, 1.0)), _DIFFUSION_EDGES)
+_DWI = (
+    *_COMMON,
+    _COVERAGE,
+    _HOT_SPOT,
+    _noise((0.9, 0.0), (1.3, 0.4), (2.2, 0.7), (4.5, 1.0)),
+    _DIFFUSION_EDGES,
+    _DISPLACED,
+)
 _MAP = (
     _MISSING,
     _DROP,
@@ -153,6 +170,7 @@ _MAP = (
         codes.ANATOMY_COVERAGE_INCOMPLETE,
         "the map is empty over much of the centre",
     ),
+    _DISPLACED,
 )
 # No T1W or DCE with known flaws was at hand: only what needs no calibration by sequence.
 _UNCALIBRATED = (_GHOST, _DROP, _CLIPPED, _EMPTY, _MISSING)

@@ -6,7 +6,7 @@ a limiting finding. The verdict is the gravest finding's. Advisory findings (hea
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ai.quality import codes
 from ai.quality.metrics import RATIO, SliceMetrics
@@ -63,6 +63,33 @@ def judge_series(
         meets_standard,
         slice_scores,
         tuple(metrics),
+    )
+
+
+def judge_further(series: SeriesAssessment, metrics: Sequence[Metric], compared_with: str = "") -> SeriesAssessment:
+    """An assessed series in the light of further metrics of its volume, measured against another series.
+
+    Metrics of the same names are replaced. Criteria of the role that score the new ones can lower verdict and score,
+    never raise them. A series that was not assessed stays so; it only takes the metrics.
+    """
+    names = {metric.name for metric in metrics}
+    known = tuple(metric for metric in series.metrics if metric.name not in names)
+    measured = replace(series, metrics=(*known, *metrics), compared_with=compared_with)
+    if series.verdict is Verdict.NOT_ASSESSED or series.score is None:
+        return measured
+    criteria = [criterion for criterion in CRITERIA.get(series.role, ()) if criterion.metric in names]
+    subscores = _subscores(criteria, (), metrics)
+    defects = tuple(finding for subscore in subscores for finding in _defects(subscore, (), metrics))
+    verdict = _verdict((*series.findings, *defects))
+    reason = _series_reason(verdict, defects)
+    if verdict is series.verdict:
+        reason = "; ".join(filter(None, (series.reason, reason))) if defects else series.reason
+    return replace(
+        measured,
+        verdict=verdict,
+        score=min(series.score, *(subscore.score for subscore in subscores)) if subscores else series.score,
+        reason=reason,
+        findings=(*defects, *series.findings),
     )
 
 

@@ -91,6 +91,8 @@ class SeriesAssessment:
     role_reasons: tuple[str, ...] = ()
     not_checkable: tuple[str, ...] = ()
     """Acquisition requirements on which the header is silent, one text each."""
+    compared_with: str = ""
+    """Series Instance UID of the axial T2 its geometry was compared with; empty: with none."""
 
 
 @dataclass(frozen=True)
