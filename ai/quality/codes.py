@@ -25,6 +25,8 @@ PHASE_WRAPAROUND = Code("RID11395", "RADLEX", "Phase wraparound artifact")
 
 # CID 7011, for defects CID 6316 has no word for
 IMAGE_ARTIFACT = Code("111207", "DCM", "Image artifact(s)")
+UNDER_EXPOSED = Code("111211", "DCM", "Under exposed")
+OVER_EXPOSED = Code("111212", "DCM", "Over exposed")
 
 # CID 6317, DCE
 POOR_CONTRAST_TIMING = Code("130579", "DCM", "Poor contrast timing")

@@ -175,6 +175,24 @@ _MAP = (
 # No T1W or DCE with known flaws was at hand: only what needs no calibration by sequence.
 _UNCALIBRATED = (_GHOST, _DROP, _CLIPPED, _EMPTY, _MISSING)
 
+# AAPM report 116 (2009), deviation index in clinical images: below -1 under-exposed, a repeat is to be considered;
+# above +1 over-exposed, above +3 too much dose, but no worse an image. By itself it decides no repeat: it only limits.
+_UNDER_EXPOSED = Criterion(
+    "deviation_index",
+    ((-6.0, 0.5), (-1.0, 0.7), (-0.5, 1.0)),
+    codes.UNDER_EXPOSED,
+    "exposure is below its target",
+    per_slice=False,
+)
+_OVER_EXPOSED = Criterion(
+    "deviation_index",
+    ((1.0, 1.0), (3.0, 0.7), (6.0, 0.5)),
+    codes.OVER_EXPOSED,
+    "exposure is above its target",
+    per_slice=False,
+)
+_RADIOGRAPH = (_UNDER_EXPOSED, _OVER_EXPOSED)
+
 CRITERIA: Mapping[str, tuple[Criterion, ...]] = {
     Role.T2W_AXIAL: (*_T2, _COVERAGE),
     Role.T2W_SAGITTAL: _T2,
@@ -184,5 +202,8 @@ CRITERIA: Mapping[str, tuple[Criterion, ...]] = {
     Role.ADC: _MAP,
     Role.T1W: _UNCALIBRATED,
     Role.DCE: _UNCALIBRATED,
+    "ct": (_MISSING,),
+    "cr": _RADIOGRAPH,
+    "dx": _RADIOGRAPH,
 }
-"""What each role is judged by; a role that is not here is not assessed."""
+"""What each role is judged by, inside its envelope (``ai.quality.envelopes``); a role not here is not assessed."""

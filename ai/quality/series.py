@@ -25,10 +25,29 @@ class _SubScore:
     per_slice: tuple[float | None, ...] = ()
 
 
-def not_assessed(entry: RoledStack, reason: str) -> SeriesAssessment:
-    """The assessment of a series that is not judged, with the reason; acquisition findings are kept."""
+def not_assessed(entry: RoledStack, reason: str, metrics: Sequence[Metric] = ()) -> SeriesAssessment:
+    """The assessment of a series that is not judged, with the reason; acquisition findings are kept.
+
+    ``metrics`` are what was measured all the same; the reason names them.
+    """
     findings, meets_standard = check_series(entry.role, entry.stack)
-    return _series(entry, Verdict.NOT_ASSESSED, None, reason, tuple(findings), meets_standard)
+    measured = ", ".join(_words(metric) for metric in metrics if metric.value is not None)
+    told = f"measured {measured}; {reason}" if measured else reason
+    verdict = Verdict.NOT_ASSESSED
+    return _series(entry, verdict, None, told, tuple(findings), meets_standard, metrics=tuple(metrics))
+
+
+def judge_defects(entry: RoledStack, metrics: Sequence[Metric], why_not_good: str) -> SeriesAssessment:
+    """One-sided verdict of a stack: limited or non-diagnostic for a defect its role has a criterion for.
+
+    Without a defect it is not assessed, because nothing measured says that it is good; ``why_not_good`` says why.
+    """
+    subscores = _subscores(CRITERIA.get(entry.role, ()), (), metrics)
+    defects = tuple(finding for subscore in subscores for finding in _defects(subscore, (), metrics))
+    if not defects:
+        return not_assessed(entry, why_not_good, metrics)
+    verdict, score = _verdict(defects), min(subscore.score for subscore in subscores)
+    return _series(entry, verdict, score, _series_reason(verdict, defects), defects, None, metrics=tuple(metrics))
 
 
 def judge_series(
