@@ -33,5 +33,6 @@ POOR_CONTRAST_TIMING = Code("130579", "DCM", "Poor contrast timing")
 
 # CID 6318, DWI
 DISTORTION = Code("130586", "DCM", "Distortion artifact in the area of interest")
+SEVERE_DISTORTION = Code("130584", "DCM", "Severe distortion in the area of interest")
 EXPECTED_B_VALUE_MISSING = Code("130583", "DCM", "Expected b-value is missing")
 EXPECTED_ADC_MISSING = Code("130585", "DCM", "Expected ADC map is missing")

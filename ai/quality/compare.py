@@ -10,13 +10,16 @@ from collections.abc import Callable, Hashable, Sequence, Set
 
 from ai.quality.distortion import distortion_metrics, unmeasured, why_not_comparable
 from ai.quality.series import judge_further
-from ai.quality.types import Metric, SeriesAssessment
+from ai.quality.types import Metric, SeriesAssessment, Verdict
 from ai.volumes.geometry import grid_key
 from ai.volumes.load import load_volume
 from ai.volumes.types import Assembly, Choice, PixelSource, PixelsUnavailable, Role, RoledStack, Stack, Volume
 
 NEAREST_TO_T2 = (Role.DWI, Role.ADC, Role.DWI_CALCULATED)
 """Which image of an acquisition is compared, best first: of DWI the lowest b-value; ADC has T2-like contrast too."""
+
+USABLE = (Verdict.DIAGNOSTIC, Verdict.LIMITED)
+"""What a T2 must be to say where tissue lies."""
 
 
 def compare_with_t2(
@@ -39,7 +42,12 @@ def compare_with_t2(
     """
     by_uid = {entry.series_instance_uid: entry for entry in series}
     t2 = next((entry.stack for entry in assembly.stacks if entry.stack.volume_id == choice.volume_id), None)
-    comparison = _Comparison(t2, choice.reason, source)
+    why_none = f"no axial T2 to compare with: {choice.reason}"
+    if t2 is not None and by_uid[t2.series_instance_uid].verdict not in USABLE:
+        # Registered to a blurred or unread T2, good diffusion images would look displaced.
+        why_none = f"the axial T2 is {by_uid[t2.series_instance_uid].verdict}"
+        t2 = None
+    comparison = _Comparison(t2, why_none, source)
     for stacks in _acquisitions(assembly.stacks):
         rows = [by_uid[uid] for uid in dict.fromkeys(entry.stack.series_instance_uid for entry in stacks)]
         rows = [row for row in rows if row.role in NEAREST_TO_T2]
@@ -89,7 +97,7 @@ class _Comparison:
         """The distortion of an acquisition, None with the reason where it cannot be had."""
         nearest = stacks[0].stack
         if self._t2 is None:
-            return unmeasured(f"no axial T2 to compare with: {self._why_none}")
+            return unmeasured(self._why_none)
         refusal = why_not_comparable(self._t2, nearest)
         if refusal:
             return unmeasured(refusal)

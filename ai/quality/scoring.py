@@ -42,6 +42,8 @@ class Criterion:
     code: Code
     defect: str
     per_slice: bool = True
+    code_if_disqualifying: Code | None = None
+    """Where the standard has a word of its own for the worst."""
 
     def score(self, value: float | None) -> float | None:
         """Sub-score of a metric value; None where the metric could not be computed."""
@@ -126,6 +128,7 @@ _DISPLACED = Criterion(
     codes.DISTORTION,
     "tissue lies elsewhere than on the axial T2",
     per_slice=False,
+    code_if_disqualifying=codes.SEVERE_DISTORTION,
 )
 
 

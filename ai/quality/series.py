@@ -154,7 +154,10 @@ def _defects(subscore: _SubScore, slices: Sequence[SliceMetrics], metrics: Seque
         if score is not None and score < LIMITED_BELOW
     )
     text = f"{criterion.defect} ({value}, sub-score {subscore.score:.2f})"
-    return [Finding(criterion.code, severity, text, value, seen_on)]
+    code = criterion.code
+    if severity is Severity.DISQUALIFYING and criterion.code_if_disqualifying is not None:
+        code = criterion.code_if_disqualifying
+    return [Finding(code, severity, text, value, seen_on)]
 
 
 def _words(metric: Metric) -> str:

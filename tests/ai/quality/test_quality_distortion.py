@@ -14,17 +14,16 @@ from ai.quality.assess import assess, assess_series
 from ai.quality.distortion import DEFINITIONS, displacement, distortion_metrics
 from ai.quality.document import from_document, to_document
 from ai.quality.registration import displacement_along
-from ai.quality.types import SeriesAssessment, Verdict
+from ai.quality.types import SeriesAssessment, Severity, Verdict
 from ai.volumes.types import Assembly, Choice, Geometry, Role, RoledStack, SliceReference, Volume
 
 SPACING_MM = (3.0, 1.0, 1.0)
 SHAPE = (16, 176, 176)
 
 
-def scene(seed: int = 0) -> NDArray[np.float64]:
+def scene() -> NDArray[np.float64]:
     """Blobs of many sizes: structure everywhere, no two places alike."""
-    rng = np.random.default_rng(seed)
-    noise = rng.normal(size=SHAPE)
+    noise = np.random.default_rng(0).normal(size=SHAPE)
     return sum(ndimage.gaussian_filter(noise, (1.0, size, size)) * size for size in (2.0, 4.0, 8.0))
 
 
@@ -49,9 +48,11 @@ def other_contrast(image: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.abs(image - np.median(image))
 
 
-def pair(made, shift_mm: NDArray[np.float64], axis: int = 2, seed: int = 0) -> tuple[Volume, Volume]:
-    image = scene(seed)
-    image -= image.min()
+def pair(
+    made, shift_mm: NDArray[np.float64], axis: int = 2, image: NDArray[np.float64] | None = None
+) -> tuple[Volume, Volume]:
+    image = scene() if image is None else image
+    image = image - image.min()
     direction = {1: "COL", 2: "ROW"}[axis]
     header = {"spacing_mm": SPACING_MM, "in_plane_phase_encoding_direction": direction}
     t2 = made.volume(image, series="1.2.3", **header)
@@ -156,7 +157,7 @@ class Pixels:
 
 
 def study(made, peak_mm: float, with_t2: bool = True) -> tuple[Assembly, Pixels]:
-    t2, diffusion = pair(made, bump(peak_mm))
+    t2, diffusion = pair(made, bump(peak_mm), image=made.pelvis(*SHAPE[:2]))
     entries = [RoledStack(diffusion.stack, Role.DWI, ())]
     choice = Choice("t2w", None, "there is no axial T2-weighted volume")
     if with_t2:
@@ -169,18 +170,36 @@ def of_diffusion(series) -> SeriesAssessment:
     return next(entry for entry in series if entry.role == Role.DWI)
 
 
-def test_the_study_lowers_the_verdict_of_a_bent_series_and_never_raises_one(made) -> None:
-    assembly, source = study(made, 15.0)
+@pytest.mark.parametrize(
+    ("peak_mm", "verdict", "code"),
+    [(0.0, Verdict.DIAGNOSTIC, None), (5.0, Verdict.LIMITED, "130586"), (15.0, Verdict.NON_DIAGNOSTIC, "130584")],
+)
+def test_the_study_lowers_the_verdict_of_a_bent_series(made, peak_mm: float, verdict: Verdict, code) -> None:
+    assembly, source = study(made, peak_mm)
     alone = of_diffusion(assess_series(assembly, source))
-    whole = of_diffusion(assess(assembly, source).series)
+    assert alone.verdict is Verdict.DIAGNOSTIC
     assert not {metric.name for metric in alone.metrics} & set(DEFINITIONS)
-    assert whole.compared_with == "1.2.3"
-    assert whole.score <= alone.score
-    found = next(finding for finding in whole.findings if finding.code.value == "130586")
-    assert "mm" in found.value
-    assert found.text in whole.reason or whole.verdict is not Verdict.NON_DIAGNOSTIC
-    document = to_document(assess(assembly, source))
-    assert of_diffusion(from_document(document).series) == whole
+    whole = assess(assembly, source)
+    row = of_diffusion(whole.series)
+    assert (row.verdict, row.compared_with) == (verdict, "1.2.3")
+    assert row.score <= alone.score
+    bent_findings = [finding for finding in row.findings if finding.severity is not Severity.ADVISORY]
+    assert [finding.code.value for finding in bent_findings] == ([code] if code else [])
+    assert all("mm" in finding.value and finding.text in row.reason for finding in bent_findings)
+    assert of_diffusion(from_document(to_document(whole)).series) == row
+
+
+def test_a_ruined_t2_says_nothing_about_where_tissue_lies(made) -> None:
+    assembly, source = study(made, 0.0)
+    rng = np.random.default_rng(0)
+    t2 = assembly.stacks[0].stack
+    for reference in t2.slices:
+        frame = source.frame(reference)
+        source._frames[reference.sop_instance_uid] = rng.rayleigh(frame.max(), frame.shape).astype(np.float32)
+    t2_row, diffusion = assess(assembly, source).series
+    assert t2_row.verdict is Verdict.NON_DIAGNOSTIC
+    assert diffusion.compared_with == ""
+    assert {m.reason for m in diffusion.metrics if m.name in DEFINITIONS} == {"the axial T2 is non-diagnostic"}
 
 
 def test_without_t2_the_series_keeps_its_verdict_and_says_what_was_not_measured(made) -> None:
@@ -204,6 +223,10 @@ def test_a_comparison_is_kept_while_both_series_are_and_made_again_when_the_t2_c
     monkeypatch.setattr(compare, "distortion_metrics", counted)
     assert {entry.series_instance_uid: entry for entry in assess(assembly, source, known=first).series} == first
     assert measured == []
+    early = {entry.series_instance_uid: entry for entry in assess_series(assembly, source)}
+    assert {entry.series_instance_uid: entry for entry in assess(assembly, source, known=early).series} == first
+    assert measured == ["1.2.4"]
+    measured.clear()
     only_diffusion = {uid: entry for uid, entry in first.items() if entry.role == Role.DWI}
     again = assess(assembly, source, known=only_diffusion)
     assert measured == ["1.2.4"]
