@@ -131,7 +131,7 @@ def displacement(t2: Volume, diffusion: Volume) -> Displacement:
     if centre.sum() < MINIMUM_IMAGED_SHARE * _ellipsoid_voxels(grid):
         raise NotComparable("T2 and diffusion share too little of the centre of the T2")
     try:
-        shift_mm = displacement_along(fixed, moving, axis + 1, STEP_MM, FARTHEST_MM)
+        shift_mm = displacement_along(fixed, moving, axis + 1, grid.spacing_mm, FARTHEST_MM)
     except ValueError as flat:
         raise NotComparable(str(flat)) from flat
     return Displacement(grid, axis, shift_mm, centre, moving)

@@ -139,7 +139,7 @@ def test_what_cannot_be_measured_says_why(made) -> None:
 
 def test_an_image_without_structure_is_refused() -> None:
     with pytest.raises(ValueError, match="structure"):
-        displacement_along(np.ones((2, 20, 20), np.float32), np.ones((2, 20, 20), np.float32), 1, 2.0, 4.0)
+        displacement_along(np.ones((2, 20, 20), np.float32), np.ones((2, 20, 20), np.float32), 1, (3.0, 2.0, 2.0), 4.0)
 
 
 class Pixels:
