@@ -51,7 +51,7 @@ def compare_with_t2(
     for stacks in _acquisitions(assembly.stacks):
         rows = [by_uid[uid] for uid in dict.fromkeys(entry.stack.series_instance_uid for entry in stacks)]
         rows = [row for row in rows if row.role in NEAREST_TO_T2]
-        if not rows or _holds(rows, t2, kept):
+        if all(row.verdict is Verdict.NOT_ASSESSED for row in rows) or _holds(rows, t2, kept):
             continue
         metrics = comparison.measure(stacks)
         for row in rows:
