@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from pydicom.uid import UID
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 
 from node.audit import codes
 from node.dimse.association import AssociationLimits
@@ -62,6 +61,7 @@ from storage.errors import (
     UnreadableInstance,
 )
 from storage.procedure_steps import MAXIMUM_STUDIES
+from storage.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 Status = TypeVar("Status", bound=IntEnum)
 
@@ -153,8 +153,8 @@ def _figures() -> dict[str, str]:
         "version": PIPELINE_VERSION,
         "current_count": len(CURRENT_STORAGE_SOP_CLASSES),
         "retired_count": len(RETIRED_STORAGE_SOP_CLASSES),
-        "implementation_class_uid": PYNETDICOM_IMPLEMENTATION_UID,
-        "implementation_version_name": PYNETDICOM_IMPLEMENTATION_VERSION,
+        "implementation_class_uid": IMPLEMENTATION_CLASS_UID,
+        "implementation_version_name": IMPLEMENTATION_VERSION_NAME,
         "ae_title": dicom.ae_title,
         "maximum_associations": dicom.maximum_associations,
         "maximum_associations_per_peer": association.maximum_associations_per_peer,

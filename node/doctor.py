@@ -1,5 +1,6 @@
 """What ``pacsgate doctor`` looks at: everything the node needs, each with what to do where it is missing."""
 
+import errno
 import importlib.util
 import shutil
 import socket
@@ -49,6 +50,7 @@ def examine(settings: Settings) -> list[Check]:
         _objects,
         _ports,
         _certificates,
+        _calibration,
         _destinations,
     )
     return [check for look in checks for check in look(settings)]
@@ -115,15 +117,26 @@ def _ports(settings: Settings) -> Iterator[Check]:
     ]
     if settings.tls.enabled:
         ports.append(("DICOM TLS port", settings.tls_host, settings.tls.port))
-    for name, host, port in ports:
-        try:
-            socket.create_connection((host, port), timeout=1).close()
-        except socket.gaierror as error:
-            yield Check(name, "fail", f"{host}: {error.strerror}")
-        except OSError:
-            yield Check(name, "ok", f"{host}:{port} free")
-        else:
-            yield Check(name, "warn", f"{host}:{port} in use (this node running?)")
+    yield from (_port(*port) for port in ports)
+
+
+def _port(name: str, host: str, port: int) -> Check:
+    """Bind it for a moment. To connect would leave a failed handshake and an audit alert in a node that runs on it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As the node does: what lingers of closed connections keeps nobody from listening.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror as error:
+        return Check(name, "fail", f"{host}: {error.strerror}")
+    except PermissionError:
+        return Check(name, "warn", f"{host}:{port} may not be opened by the user who asks")
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return Check(name, "warn", f"{host}:{port} in use (this node running?)")
+        return Check(name, "fail", f"{host}:{port} cannot be opened: {error.strerror}")
+    return Check(name, "ok", f"{host}:{port} free")
 
 
 def _certificates(settings: Settings) -> Iterator[Check]:
@@ -142,6 +155,15 @@ def _certificates(settings: Settings) -> Iterator[Check]:
         yield Check("TLS certificates", "warn", fault)
     if not faults:
         yield Check("TLS certificates", "ok", f"profile {tls.profile}, {len(settings.peers)} peers configured")
+
+
+def _calibration(settings: Settings) -> Iterator[Check]:
+    from node.calibration import calibration_in_words
+
+    try:
+        yield Check("calibration", "ok", calibration_in_words(settings))
+    except ConfigurationError as error:
+        yield Check("calibration", "fail", str(error))
 
 
 def _destinations(settings: Settings) -> Iterator[Check]:

@@ -22,6 +22,7 @@ from node.objects import ABSENT_DIGEST, open_objects
 from node.settings import ConfigurationError, Settings
 from node.signs_of_life import last_signs
 from storage.database import Database
+from storage.destinations import all_destinations
 from storage.errors import StorageError
 from storage.models import Delivery, DeliveryState, RevisionState, StudyRevision, utc_now
 
@@ -153,15 +154,15 @@ def destination_states(session: Session, names: tuple[str, ...]) -> list[Destina
     """Every configured destination, and every other that something still waits for."""
     waiting = {name: (count, _age_s(since)) for name, count, since in _by_destination(session, DeliveryState.PENDING)}
     failed = {name: count for name, count, _ in _by_destination(session, DeliveryState.FAILED)}
-    last_success = select(Delivery.destination, func.max(Delivery.delivered_at)).group_by(Delivery.destination)
-    last = {row[0]: row[1] for row in session.execute(last_success)}
+    # Not the deliveries' own times: a replay makes them due again and blanks them.
+    last_success_at = {row.name: row.last_success_at for row in all_destinations(session)}
     return [
         DestinationState(
             name,
             waiting.get(name, (0, None))[0],
             failed.get(name, 0),
             waiting.get(name, (0, None))[1],
-            _age_s(last.get(name)),
+            _age_s(last_success_at.get(name)),
         )
         for name in dict.fromkeys((*names, *sorted(waiting)))
     ]
@@ -263,14 +264,22 @@ def _processes(data_dir: Path) -> Iterator[Component]:
     for child in supervisor.get("children", []):
         kinds.setdefault(child["kind"], []).append(child)
     for kind, children in sorted(kinds.items()):
-        running = sum(child["running"] for child in children)
+        running = sum(_serves(child, signs.get(child["slot"])) for child in children)
         state: State = "ok" if running == len(children) else "degraded" if running else "down"
         restarts = sum(child["restarts"] for child in children)
-        words = f"{running} of {len(children)} run, restarted {restarts} times"
+        verb = "listen" if kind == "receiver" else "run"
+        words = f"{running} of {len(children)} {verb}, restarted {restarts} times"
         figures = {"running": running, "configured": len(children), "restarts": restarts}
         yield Component(f"{kind}s", state, kind == "receiver", words, figures)
     for child in kinds.get("worker", []):
         yield _engine(child["slot"], signs.get(child["slot"]))
+
+
+def _serves(child: dict[str, Any], sign: dict[str, Any] | None) -> bool:
+    """Whether a process runs; a receiver has said itself that it listens, and not a predecessor of it."""
+    if not child["running"] or child["kind"] != "receiver":
+        return bool(child["running"])
+    return sign is not None and sign["age_s"] < SILENT_AFTER_S and sign.get("pid") == child.get("pid")
 
 
 def _engine(slot: str, sign: dict[str, Any] | None) -> Component:

@@ -11,6 +11,7 @@ from pydicom import Dataset
 
 from ai.detection.types import DetectionResult
 from ai.quality.assess import assess
+from ai.quality.calibration import Calibration
 from ai.quality.document import to_document
 from ai.quality.types import StudyAssessment
 from node.files import files_under
@@ -66,18 +67,24 @@ def read_folder(paths: Iterable[Path], progress: Progress) -> Folder:
     return folder
 
 
-def assess_study(study: LoadedStudy, progress: Progress) -> StudyAssessment:
+def assess_study(study: LoadedStudy, progress: Progress, calibration: Calibration | None = None) -> StudyAssessment:
     """Quality only."""
-    return assess(study.assembly, study.source, progress)
+    return assess(study.assembly, study.source, progress, calibration=calibration)
 
 
-def assess_document(study: LoadedStudy, progress: Progress) -> dict[str, Any]:
+def assess_document(study: LoadedStudy, progress: Progress, calibration: Calibration | None = None) -> dict[str, Any]:
     """The JSON document of ``pacsgate assess``."""
-    return to_document(assess_study(study, progress))
+    return to_document(assess_study(study, progress, calibration))
 
 
 def process_study(
-    study: LoadedStudy, out: Path, progress: Progress, *, ignore_gate: bool = False, with_quality_report: bool = True
+    study: LoadedStudy,
+    out: Path,
+    progress: Progress,
+    *,
+    calibration: Calibration | None = None,
+    ignore_gate: bool = False,
+    with_quality_report: bool = True,
 ) -> dict[str, Any]:
     """The whole way: assess, gate, detect, report. Writes the objects under ``out`` and returns the JSON document.
 
@@ -85,10 +92,11 @@ def process_study(
         study: the study.
         out: existing folder; objects get a subfolder per study.
         progress: called with a sentence per stage.
+        calibration: the site's; None: the shipped cut points judge.
         ignore_gate: run the detector whatever the gate says (research).
         with_quality_report: False leaves the quality report out (``pacsgate detect``).
     """
-    assessment = assess_study(study, progress)
+    assessment = assess_study(study, progress, calibration)
     progress("looking for lesions" if assessment.gate.open or ignore_gate else "gate shut: no detection")
     detection = detect_if_open(study, assessment, ignore_gate=ignore_gate)
     objects = list(_write_objects(study, assessment, detection, out, with_quality_report))

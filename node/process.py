@@ -74,6 +74,7 @@ def _run_receiver(settings: Settings, slot: str, stop: threading.Event) -> None:
         require_called_ae_title=dicom.require_called_ae_title,
         reuse_port=dicom.processes > 1,
         duplicates=settings.storage.duplicates,
+        commitment=settings.commitment,
         host_name_lifetime_s=settings.association.host_name_lifetime_s,
         tls=settings.tls.model_copy(update={"host": settings.tls_host}) if settings.tls.enabled else None,
         limits=AssociationLimits(

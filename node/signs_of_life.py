@@ -18,19 +18,23 @@ _MAXIMUM_BYTES: Final = 1 << 16
 
 
 class SignOfLife:
-    """Writes one slot's file at most every ``INTERVAL_S`` seconds. A full disk stops the sign, not the process."""
+    """Writes one slot's file: what is new at once, else every ``INTERVAL_S`` seconds.
+
+    A full disk stops the sign, not the process.
+    """
 
     def __init__(self, data_dir: Path, slot: str) -> None:
         self._path = data_dir / FOLDER / f"{slot}.json"
         self._last = -INTERVAL_S
+        self._facts: dict[str, Any] = {}
         self._failed = False
 
     def give(self, **facts: Any) -> None:
         """Say that this process is alive, and ``facts`` of it."""
         now = time.monotonic()
-        if now - self._last < INTERVAL_S:
+        if facts == self._facts and now - self._last < INTERVAL_S:
             return
-        self._last = now
+        self._last, self._facts = now, facts
         temporary = self._path.with_suffix(".new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

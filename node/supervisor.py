@@ -26,9 +26,9 @@ log = structlog.get_logger()
 DRAIN_S = 40.0
 """How long children may finish what they are doing before they are killed."""
 RESTART_WAITS_S = (0.2, 1.0, 5.0, 15.0)
-"""A process that keeps dying is restarted ever more slowly."""
+"""A process that keeps ending is restarted ever more slowly."""
 STABLE_AFTER_S = 60.0
-"""A process that has lived this long is forgiven its earlier deaths."""
+"""A process that has lived this long is forgiven its earlier ends."""
 TEMPORARY_ORPHAN_AGE_S = 3600.0
 """Older temporary files of the object store belong to nobody."""
 
@@ -84,10 +84,11 @@ class Child:
     slot: str
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
-    deaths: int = 0
     restart_at: float = field(default=0.0)
-    restarts: int = 0
-    """In all, forgiven deaths too."""
+    ends: int = 0
+    """Since it last proved itself, planned ones too: they say how soon it is started again."""
+    deaths: int = 0
+    """In all; a process that was asked to end, and did what it had to, has not died."""
 
     def sign_of_life(self) -> dict[str, Any]:
         """What health checks learn of it."""
@@ -95,7 +96,8 @@ class Child:
             "slot": self.slot,
             "kind": self.kind,
             "running": self.process is not None,
-            "restarts": self.restarts,
+            "pid": None if self.process is None else self.process.pid,
+            "restarts": self.deaths,
         }
 
 
@@ -136,13 +138,16 @@ class Supervisor:
             return
         code = child.process.poll()
         if code is None:
-            if child.deaths and now - child.started_at > STABLE_AFTER_S:
-                child.deaths = 0
+            if child.ends and now - child.started_at > STABLE_AFTER_S:
+                child.ends = 0
             return
-        wait_s = RESTART_WAITS_S[min(child.deaths, len(RESTART_WAITS_S) - 1)]
-        log.error("process.died", slot=child.slot, exit_code=code, restart_in_s=wait_s)
-        child.deaths += 1
-        child.restarts += 1
+        wait_s = RESTART_WAITS_S[min(child.ends, len(RESTART_WAITS_S) - 1)]
+        if code == 0:
+            log.info("process.ended", slot=child.slot, restart_in_s=wait_s)
+        else:
+            log.error("process.died", slot=child.slot, exit_code=code, restart_in_s=wait_s)
+            child.deaths += 1
+        child.ends += 1
         child.process = None
         child.restart_at = now + wait_s
 

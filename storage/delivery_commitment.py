@@ -1,7 +1,7 @@
 """Storage commitment we ask for (PS3.4 J as SCU): one row per delivered object and destination that wants it.
 
 An object counts as safe at its destination when the destination has said so; one it cannot commit to, or says nothing
-about for long, is delivered again.
+about for long, is delivered again, ever more slowly and not for ever.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -120,9 +120,17 @@ def request_failed(
 
 
 def apply_report(
-    session: Session, transaction_uid: str, stored: Iterable[str], failed: Mapping[str, int], now: datetime
+    session: Session,
+    transaction_uid: str,
+    stored: Iterable[str],
+    failed: Mapping[str, int],
+    policy: RetryPolicy,
+    now: datetime,
 ) -> bool:
-    """Book a destination's report; what it cannot commit to is delivered again. False: no such transaction."""
+    """Book a destination's report. False: no such transaction.
+
+    What it cannot commit to is delivered again after the policy's wait; after its last attempt the delivery has failed.
+    """
     rows = _of_transaction(session, transaction_uid)
     safe = set(stored)
     for row in rows:
@@ -130,8 +138,12 @@ def apply_report(
             row.state, row.committed_at, row.status = CommitmentState.DONE, now, "committed"
             _journal(session, row, "delivery-committed", f"{row.destination} has committed itself to it")
         elif row.sop_instance_uid in failed and row.state == CommitmentState.REQUESTED:
-            reason = f"{row.destination} cannot commit itself: failure reason {failed[row.sop_instance_uid]:04X}H"
-            _deliver_again(session, row, reason, now)
+            row.status = f"{row.destination} cannot commit itself: failure reason {failed[row.sop_instance_uid]:04X}H"
+            if row.attempts >= policy.max_attempts:
+                _give_up(session, row)
+                _fail_delivery(session, row)
+            else:
+                _deliver_again(session, row, now + timedelta(seconds=policy.wait_s(row.attempts)))
     return bool(rows)
 
 
@@ -155,7 +167,7 @@ def deliver_uncommitted_again(session: Session, now: datetime, max_attempts: int
         if row.attempts >= max_attempts:
             _give_up(session, row)
         else:
-            _deliver_again(session, row, row.status, now)
+            _deliver_again(session, row, now)
     return len(rows)
 
 
@@ -164,19 +176,25 @@ def _of_transaction(session: Session, transaction_uid: str) -> Sequence[Delivery
     return session.scalars(query.order_by(DeliveryCommitment.id).with_for_update()).all() if transaction_uid else ()
 
 
-def _deliver_again(session: Session, row: DeliveryCommitment, reason: str, now: datetime) -> None:
-    """Make the delivery due again; when it is done, the destination is asked again."""
+def _deliver_again(session: Session, row: DeliveryCommitment, at: datetime) -> None:
+    """Make the delivery due again at that time; when it is done, the destination is asked again."""
     delivery = _delivery_of(session, row)
-    row.status = reason
     if delivery is None:
         _give_up(session, row)
         return
     row.state = CommitmentState.FAILED
-    delivery.state, delivery.status, delivery.delivered_at = DeliveryState.PENDING, reason, None
+    delivery.state, delivery.status, delivery.delivered_at = DeliveryState.PENDING, row.status, None
     delivery.round += 1
     delivery.attempts = 0
-    delivery.next_attempt_at = now
-    _journal(session, row, "delivery-uncommitted", f"{reason}; it is delivered again")
+    delivery.next_attempt_at = at
+    _journal(session, row, "delivery-uncommitted", f"{row.status}; it is delivered again")
+
+
+def _fail_delivery(session: Session, row: DeliveryCommitment) -> None:
+    """The destination took the object and does not keep it: a dead letter, which a person may have sent once more."""
+    delivery = _delivery_of(session, row)
+    if delivery is not None:
+        delivery.state, delivery.status, delivery.delivered_at = DeliveryState.FAILED, row.status, None
 
 
 def _delivery_of(session: Session, row: DeliveryCommitment) -> Delivery | None:

@@ -17,7 +17,7 @@ from scipy.stats import pearsonr, spearmanr
 from ai.evaluation.simulated import FULL_PROTOCOLS, MemorySource
 from ai.quality.distortion import Displacement, displacement
 from ai.simulation.anatomy import Anatomy, random_anatomy
-from ai.simulation.artifacts import DISTORTION_FIELD_FACTOR
+from ai.simulation.artifacts.echo_planar import DISTORTION_FIELD_FACTOR
 from ai.simulation.export import series_datasets
 from ai.simulation.off_resonance import off_resonance_hz
 from ai.simulation.protocol import DWI, SeriesKind

@@ -32,18 +32,30 @@ AIMED_AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "motion": ("gradient_concentration",),
         "ghosting": ("ghost_prominence",),
+        "nyquist-ghost": ("ghost_prominence",),
         "noise": ("structure_to_noise",),
+        "low-averages": ("structure_to_noise",),
+        "noise-floor": ("structure_to_noise",),
         "blur": ("edge_width",),
+        "t2-blur": ("edge_width",),
         "bias": ("bias_field_range", "hot_spot_ratio"),
+        "gibbs": (),
         "spike": (),
+        "zipper": (),
         "wrap": (),
         "distortion": ("displacement_p95",),
+        "dropout": (),
+        "eddy": (),
+        "fat-shift": (),
     }
 )
-"""Metrics of the rules that were made for an artefact of the simulator; empty: found, if at all, by side effects."""
+"""Metrics of the rules that were made for an artefact or its like; empty: found, if at all, by side effects."""
+
+TUNED_ON_SIMULATED = frozenset({"motion", "ghosting", "noise", "blur", "bias", "spike", "wrap", "distortion"})
+"""Artefacts that simulated studies had when the curves were placed; the others came later."""
 
 TUNED_ON_REAL_TOO = frozenset({"motion", "ghosting", "noise", "blur"})
-"""Artefacts that were also put on real series when the curves were placed; the others were seen on simulated only."""
+"""Artefacts that were also put on real series when the curves were placed."""
 
 _ROLES = {SeriesKind.T2_AXIAL: (Role.T2W_AXIAL,), SeriesKind.DWI: (Role.DWI, Role.ADC)}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ai.evaluation.quality import TUNED_ON_REAL_TOO, TUNING_SEEDS, QualityRecord, aimed_criteria
+from ai.evaluation.quality import TUNED_ON_REAL_TOO, TUNED_ON_SIMULATED, TUNING_SEEDS, QualityRecord, aimed_criteria
 from ai.evaluation.statistics import Estimate, proportion, rises
 from ai.quality.scoring import NON_DIAGNOSTIC_BELOW
 from ai.quality.types import Verdict
@@ -43,6 +43,7 @@ class ArtifactSummary:
     artifact: str
     role: str
     aimed_at: tuple[str, ...]
+    tuned_on_simulated: bool
     tuned_on_real_too: bool
     can_disqualify: bool
     passed_visible: Estimate
@@ -127,6 +128,7 @@ def _artifact(records: Sequence[QualityRecord], artifact: str, role: str) -> Art
         artifact=artifact,
         role=role,
         aimed_at=tuple(criterion.metric for criterion in aimed),
+        tuned_on_simulated=artifact in TUNED_ON_SIMULATED,
         tuned_on_real_too=artifact in TUNED_ON_REAL_TOO,
         can_disqualify=any(min(score for _, score in c.curve) < NON_DIAGNOSTIC_BELOW for c in aimed),
         passed_visible=Estimate(passed / len(visible) if visible else None, len(visible)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from ai.volumes.types import Stack
 
@@ -107,6 +108,21 @@ def acquired_grid(stack: Stack) -> AcquiredGrid:
     return AcquiredGrid(shape, (extent[0] / shape[0], extent[1] / shape[1]), axis, known=True)
 
 
+def stored_grid(stack: Stack) -> AcquiredGrid:
+    """The grid of the stored pixels: what a computed map, which was never acquired, is measured on.
+
+    Raises:
+        ValueError: the stack has no regular geometry.
+    """
+    extent = field_of_view_mm(stack)
+    if extent is None:
+        raise ValueError(f"volume {stack.volume_id} has no regular geometry")
+    spacing = (extent[0] / stack.rows, extent[1] / stack.columns)
+    return AcquiredGrid(
+        (stack.rows, stack.columns), spacing, phase_axis(stack), known=acquired_lines(stack) is not None
+    )
+
+
 def to_acquired(image: NDArray[np.float64], grid: AcquiredGrid) -> NDArray[np.float64]:
     """Undo zero-filling: keep the central ``grid.shape`` of the image's Fourier plane ``[row, column]``.
 
@@ -114,11 +130,11 @@ def to_acquired(image: NDArray[np.float64], grid: AcquiredGrid) -> NDArray[np.fl
     """
     if image.shape == grid.shape:
         return image
-    spectrum = np.fft.fftshift(np.fft.fft2(image))
+    spectrum = fft.fftshift(fft.fft2(image))
     first = [have // 2 - want // 2 for have, want in zip(image.shape, grid.shape, strict=True)]
     central = spectrum[first[0] : first[0] + grid.shape[0], first[1] : first[1] + grid.shape[1]]
     scale = grid.shape[0] * grid.shape[1] / image.size
-    return np.abs(np.fft.ifft2(np.fft.ifftshift(central))) * scale
+    return np.asarray(np.abs(fft.ifft2(fft.ifftshift(central))) * scale)
 
 
 def central_box(image: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import structlog
 
+from ai.quality.calibration import Calibration
 from ai.quality.compare import compare_with_t2
 from ai.quality.envelopes import Measured, Reach, envelope_of
-from ai.quality.gate import judge_study, t2_by_quality, worse
+from ai.quality.gate import judge_study, t2_by_quality, widened, worse
 from ai.quality.metrics import MAXIMUM_SLICES, slice_metrics, volume_metrics
 from ai.quality.projection import projection_metrics
 from ai.quality.protocol import check_series
@@ -36,14 +37,16 @@ def assess(
     source: PixelSource,
     progress: Callable[[str], None] | None = None,
     known: Mapping[str, SeriesAssessment] | None = None,
+    calibration: Calibration | None = None,
 ) -> StudyAssessment:
     """Judge every series of a study, alone and against each other, and decide whether detection may run.
 
     ``progress`` is called with a short text before each series. ``known`` holds assessments by Series Instance UID that
-    still hold, of series that have not changed since. Pixels that cannot be had make a series not-assessed, with the
+    still hold, of series that have not changed since. ``calibration`` is the site's; without one the shipped cut points
+    judge and no series has a probability. Pixels that cannot be had make a series not-assessed, with the
     reason; nothing is raised for bad images.
     """
-    alone = assess_series(assembly, source, progress, known)
+    alone = assess_series(assembly, source, progress, known, calibration)
     entries = {group[0].stack.series_instance_uid: group for group in _by_series(assembly)}
     series = compare_with_t2(
         assembly,
@@ -51,7 +54,7 @@ def assess(
         alone,
         source,
         (known or {}).keys(),
-        lambda uid: _assess_series(entries[uid], source),
+        lambda uid: _judge_alone(entries[uid], source, calibration),
     )
     study = judge_study(assembly, series)
     log.info("study assessed", study_instance_uid=study.study_instance_uid, verdict=study.verdict, open=study.gate.open)
@@ -63,6 +66,7 @@ def assess_series(
     source: PixelSource,
     progress: Callable[[str], None] | None = None,
     known: Mapping[str, SeriesAssessment] | None = None,
+    calibration: Calibration | None = None,
 ) -> list[SeriesAssessment]:
     """The series of ``assess``, in the order of their numbers; the assembly need not be a whole study."""
     series = []
@@ -73,8 +77,15 @@ def assess_series(
             continue
         if progress is not None:
             progress(f"quality of series {entries[0].stack.acquisition.series_description or entries[0].role}")
-        series.append(_assess_series(entries, source))
+        series.append(_judge_alone(entries, source, calibration))
     return series
+
+
+def _judge_alone(
+    entries: Sequence[RoledStack], source: PixelSource, calibration: Calibration | None
+) -> SeriesAssessment:
+    judged = _assess_series(entries, source)
+    return widened(calibration.apply(judged) if calibration is not None else judged)
 
 
 def _by_series(assembly: Assembly) -> list[list[RoledStack]]:

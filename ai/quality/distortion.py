@@ -16,7 +16,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from ai.quality.acquired import phase_axis
-from ai.quality.metrics import RATIO
+from ai.quality.definitions import RATIO
 from ai.quality.registration import displacement_along
 from ai.quality.types import Metric
 from ai.volumes.diffusion_set import comparable_frame_of_reference

@@ -1,9 +1,12 @@
 """The assessment as a JSON document (the contract of the command line) and back, without loss."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from ai.quality.calibration import SHIPPED
 from ai.quality.types import (
+    CalibrationStamp,
     Code,
     Finding,
     GateDecision,
@@ -22,7 +25,13 @@ def to_document(study: StudyAssessment) -> dict[str, Any]:
         "study_instance_uid": study.study_instance_uid,
         "verdict": study.verdict.value,
         "reason": study.reason,
-        "gate": {"open": study.gate.open, "reasons": list(study.gate.reasons)},
+        "gate": {
+            "open": study.gate.open,
+            "reasons": list(study.gate.reasons),
+            "rule": study.gate.rule,
+            "statement": study.gate.statement,
+        },
+        "calibration": stamp_to_document(study.calibration or SHIPPED),
         "findings": [_finding_document(finding) for finding in study.findings],
         "series": [series_to_document(series) for series in study.series],
     }
@@ -41,7 +50,8 @@ def from_document(document: Mapping[str, Any]) -> StudyAssessment:
         verdict=Verdict(document["verdict"]),
         reason=document["reason"],
         series=tuple(series_from_document(entry) for entry in document["series"]),
-        gate=GateDecision(gate["open"], tuple(gate["reasons"])),
+        # Documents of earlier versions name no rule and, below, no novelty and no calibration.
+        gate=GateDecision(gate["open"], tuple(gate["reasons"]), gate.get("rule", ""), gate.get("statement", "")),
         findings=_findings(document["findings"]),
     )
 
@@ -76,6 +86,8 @@ def series_to_document(series: SeriesAssessment) -> dict[str, Any]:
         "meets_standard": series.meets_standard,
         "not_checkable": list(series.not_checkable),
         "compared_with": series.compared_with,
+        "novelty": series.novelty,
+        "calibration": stamp_to_document(series.calibration) if series.calibration else None,
         "reason": series.reason,
     }
 
@@ -105,7 +117,14 @@ def series_from_document(document: Mapping[str, Any]) -> SeriesAssessment:
         role_reasons=tuple(document["role_reasons"]),
         not_checkable=tuple(document["not_checkable"]),
         compared_with=document.get("compared_with", ""),
+        novelty=document.get("novelty", ""),
+        calibration=CalibrationStamp(**stamp) if (stamp := document.get("calibration")) else None,
     )
+
+
+def stamp_to_document(stamp: CalibrationStamp) -> dict[str, str]:
+    """A calibration's stamp as a dictionary of strings."""
+    return asdict(stamp)
 
 
 def _finding_document(finding: Finding) -> dict[str, Any]:

@@ -1,23 +1,17 @@
 """The gate policy: from the verdicts of the series to that of the study, and whether detection may run.
 
 The axial T2W and the diffusion images that count are the ones the assembly chooses for detection, chosen again with the
-verdicts known: between repeats the better verdict wins, then the later one. The policy, row by row:
+verdicts known: between repeats the better verdict wins, then the later one. What follows from their verdicts is a table
+with its sources, ``data/gate_rules.toml`` (``ai.quality.gate_rules``).
 
-    axial T2W   diffusion   verdict of the study                   gate
-    yes         yes         the worse of the chosen series         open unless one is non-diagnostic or not assessed
-    yes         no          verdict of the T2W                     shut: no diffusion images
-    no          yes         verdict of diffusion, at best limited  shut: no axial T2W
-    no          no          not assessed                           shut
-
-A series that counts but could not be assessed makes the study at best limited and shuts the gate.
-Diffusion is there if there is an ADC map, or a DWI of two b-values to compute it from. ``limited`` opens the gate, with
-the statement. Header findings and other series (other planes, DCE) never shut it. What a single series is judged by is
-in ``ai.quality.series``.
+Diffusion is there if there is an ADC map, or a DWI of two b-values to compute it from. Header findings and other series
+(other planes, DCE) never shut the gate. What a single series is judged by is in ``ai.quality.series``.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ai.quality.gate_rules import RISING_DEFECT, Column, gate_table
 from ai.quality.protocol import check_study
 from ai.quality.series import judge_series, not_assessed
 from ai.quality.types import GateDecision, SeriesAssessment, StudyAssessment, Verdict
@@ -25,9 +19,16 @@ from ai.volumes.diffusion_set import choose_diffusion_set
 from ai.volumes.select import MIN_B_VALUES_FOR_A_FIT, choose
 from ai.volumes.types import Assembly, Choice
 
-__all__ = ["choose_by_quality", "judge_series", "judge_study", "not_assessed", "t2_by_quality", "worse"]
+__all__ = [
+    "choose_by_quality",
+    "judge_series",
+    "judge_study",
+    "not_assessed",
+    "t2_by_quality",
+    "widened",
+    "worse",
+]
 
-_RISING_DEFECT = (Verdict.DIAGNOSTIC, Verdict.LIMITED, Verdict.NON_DIAGNOSTIC)
 _USABLE = (Verdict.DIAGNOSTIC, Verdict.LIMITED)
 
 QUALITY_OF_VERDICT = {
@@ -44,7 +45,7 @@ def worse(first: Verdict, second: Verdict) -> Verdict:
     """The worse of two verdicts; not-assessed counts only where both are."""
     if Verdict.NOT_ASSESSED in (first, second):
         return second if first is Verdict.NOT_ASSESSED else first
-    return max(first, second, key=_RISING_DEFECT.index)
+    return max(first, second, key=RISING_DEFECT.index)
 
 
 def choose_by_quality(assembly: Assembly, study: StudyAssessment) -> Assembly:
@@ -57,22 +58,34 @@ def t2_by_quality(assembly: Assembly, series: Sequence[SeriesAssessment]) -> Cho
     return next(choice for choice in choose(assembly.stacks, _quality(series)) if choice.purpose == "t2w")
 
 
+def widened(series: SeriesAssessment) -> SeriesAssessment:
+    """The series with its verdict limited at best if it is unlike what the score was made on; never rejected for that.
+
+    Widening twice changes nothing.
+    """
+    bound = gate_table().novelty
+    verdict = bound.apply(series.verdict)
+    if not series.novelty or verdict is series.verdict:
+        return series
+    return replace(series, verdict=verdict, reason=f"{bound.statement} {series.novelty}")
+
+
 def judge_study(assembly: Assembly, series: Sequence[SeriesAssessment]) -> StudyAssessment:
-    """Verdict of the study and the gate's decision by the table above; ``series`` has one assessment per series."""
+    """Verdict of the study and the gate's decision by the table; ``series`` has one assessment per series."""
     quality = _quality(series)
     choices: dict[str, Choice] = {choice.purpose: choice for choice in choose(assembly.stacks, quality)}
     by_uid = {entry.series_instance_uid: entry for entry in series}
     t2w = _chosen(assembly, choices["t2w"], by_uid)
     diffusion = _diffusion(assembly, choices, by_uid, quality)
-    counted = (*t2w, *diffusion)
-    shut = _shut_reasons(choices, t2w, diffusion)
-    gate = GateDecision(not shut, shut or tuple(_statement(entry) for entry in counted))
-    verdict = Verdict.NOT_ASSESSED
-    for entry in counted:
-        verdict = worse(verdict, entry.verdict)
-    unseen = not t2w or any(entry.verdict is Verdict.NOT_ASSESSED for entry in counted)
-    if unseen and verdict is Verdict.DIAGNOSTIC:
-        verdict = Verdict.LIMITED
+    table = gate_table()
+    rule = table.rule(_column(t2w), _column(diffusion))
+    verdict, opens, name, statement, source = rule.verdict, rule.opens, rule.name, rule.statement, rule.source
+    if rule.opens and _partly_assessed(diffusion):
+        bound = table.part_not_assessed
+        verdict, opens = bound.apply(verdict), not bound.shuts
+        name, statement, source = "part-not-assessed", bound.statement, bound.source
+    reasons = _shut_reasons(choices, t2w, diffusion) or tuple(_statement(entry) for entry in (*t2w, *diffusion))
+    gate = GateDecision(opens, reasons, name, f"{statement} [{source}]")
     return StudyAssessment(
         study_instance_uid=assembly.study_instance_uid,
         verdict=verdict,
@@ -81,6 +94,20 @@ def judge_study(assembly: Assembly, series: Sequence[SeriesAssessment]) -> Study
         gate=gate,
         findings=tuple(check_study(assembly)),
     )
+
+
+def _column(counted: Sequence[SeriesAssessment]) -> Column:
+    """The column of the table: the worst verdict of the series that count, or that there are none."""
+    if not counted:
+        return Column.ABSENT
+    verdict = Verdict.NOT_ASSESSED
+    for entry in counted:
+        verdict = worse(verdict, entry.verdict)
+    return Column(verdict.value)
+
+
+def _partly_assessed(counted: Sequence[SeriesAssessment]) -> bool:
+    return len({entry.verdict is Verdict.NOT_ASSESSED for entry in counted}) > 1
 
 
 def _quality(series: Sequence[SeriesAssessment]) -> dict[str, float]:
@@ -122,7 +149,7 @@ def _statement(entry: SeriesAssessment) -> str:
 def _shut_reasons(
     choices: Mapping[str, Choice], t2w: Sequence[SeriesAssessment], diffusion: Sequence[SeriesAssessment]
 ) -> tuple[str, ...]:
-    """Why the gate is shut, in sentences; empty: it is open."""
+    """What in this study keeps the gate shut, in sentences; empty: nothing does."""
     reasons = []
     if not t2w:
         reasons.append(f"no axial T2-weighted images: {_why_none(choices['t2w'])}")

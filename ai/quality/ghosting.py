@@ -5,11 +5,13 @@ echo-planar imaging). Without air they show as a sharp peak of the autocorrelati
 beside the body, the ghosting ratio of the ACR phantom manual is reported too.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ai.quality.motion import autocorrelation, local_detail
+from ai.quality.motion import autocorrelation
 from ai.quality.noise import MINIMUM_PIXELS, foreground
 
 SHORTEST_LAG_MM = 8.0
@@ -20,26 +22,39 @@ PEAK_PIXELS = 1
 NEIGHBOUR_PIXELS = (3, 7)
 """A ghost is a peak of three lags; the correlation three to seven lags beside it is the anatomy's and is subtracted."""
 
+NYQUIST_PIXELS = 2
+"""Lags beside half the field of view that still count as it: ghosts of a moving or distorted object are displaced."""
+
 AIR_BORDER_FRACTION = 0.06
 """Outer part of the field of view that holds zero-filled borders."""
 
 
-def ghost_prominence(image: NDArray[np.float64], spacing_mm: tuple[float, float], phase_axis: int) -> float | None:
-    """Sharpest peak of the autocorrelation of local detail along phase, less that along frequency, of a whole slice.
+@dataclass(frozen=True)
+class Repetition:
+    """Excess of the absolute autocorrelation over its neighbourhood, per lag in pixels along one axis.
 
-    Anatomy that happens to repeat itself does so along both axes; a ghost only along phase. About 0.01 without ghosts,
-    up to 1 for a full copy, never negative. The lag is free, because phase oversampling moves the ghost of FOV/p by a
-    factor that no header tells. None where the image is too small.
+    ``first`` and ``last`` bound the lags that are looked at.
     """
-    detail = local_detail(image)
-    phase, frequency = (_sharpest_peak(detail, spacing_mm[axis], axis) for axis in (phase_axis, 1 - phase_axis))
-    if phase is None or frequency is None:
-        return None
-    return max(0.0, phase - max(0.0, frequency))
+
+    excess: NDArray[np.float64]
+    first: int
+    last: int
+
+    @property
+    def sharpest(self) -> float:
+        """Highest excess at any lag looked at."""
+        return float(np.max(self.excess[self.first : self.last]))
+
+    def around(self, lag: int) -> float:
+        """Highest excess within NYQUIST_PIXELS of a lag."""
+        return float(np.max(self.excess[lag - NYQUIST_PIXELS : lag + NYQUIST_PIXELS + 1]))
 
 
-def _sharpest_peak(detail: NDArray[np.float64], step_mm: float, axis: int) -> float | None:
-    """Highest excess of the absolute autocorrelation along ``axis`` over its neighbourhood, at any lag looked at."""
+def repetition(detail: NDArray[np.float64], step_mm: float, axis: int) -> Repetition | None:
+    """How ``detail`` (``ai.quality.motion.local_detail`` of a whole slice) repeats itself along ``axis``.
+
+    None where the image is too small.
+    """
     count = detail.shape[axis]
     nearest, farthest = NEIGHBOUR_PIXELS
     first = int(np.ceil(SHORTEST_LAG_MM / step_mm))
@@ -51,7 +66,32 @@ def _sharpest_peak(detail: NDArray[np.float64], step_mm: float, axis: int) -> fl
     beside = ndimage.maximum_filter1d(correlation, farthest - nearest + 1)
     centre = (nearest + farthest) // 2
     neighbour = np.maximum(np.roll(beside, centre), np.roll(beside, -centre))
-    return float(np.max((peak - neighbour)[first:last]))
+    return Repetition(peak - neighbour, first, last)
+
+
+def ghost_prominence(phase: Repetition, frequency: Repetition) -> float:
+    """Sharpest peak of the autocorrelation of local detail along phase, less that along frequency, of a whole slice.
+
+    Anatomy that happens to repeat itself does so along both axes; a ghost only along phase. About 0.01 without ghosts,
+    up to 1 for a full copy, never negative. The lag is free, because phase oversampling moves the ghost of FOV/p by a
+    factor that no header tells.
+    """
+    return max(0.0, phase.sharpest - max(0.0, frequency.sharpest))
+
+
+def nyquist_ghost(phase: Repetition, frequency: Repetition) -> float | None:
+    """Peak of the autocorrelation at half the field of view along phase, less that along frequency; never negative.
+
+    Alternating lines of echo-planar imaging that differ put a ghost there (Bruder et al., Magn Reson Med 1992;23:311).
+    None where half the field of view is no lag looked at.
+    """
+    peaks = []
+    for axis in (phase, frequency):
+        lag = axis.excess.size // 2
+        if not axis.first <= lag - NYQUIST_PIXELS <= lag + NYQUIST_PIXELS < axis.last:
+            return None
+        peaks.append(axis.around(lag))
+    return max(0.0, peaks[0] - max(0.0, peaks[1]))
 
 
 def air_ghost_ratio(image: NDArray[np.float64], phase_axis: int) -> tuple[float | None, str]:

@@ -1,7 +1,8 @@
 """Image metrics of a volume and of its slices: every value with its UCUM unit, or a reason why there is none.
 
-Formulas and sources are in the modules of one subject each: noise, sharpness, motion, ghosting, uniformity. All are
-independent of the intensity scale except ``noise_sigma`` and ``signal``. Metrics are taken on the acquired grid.
+The list is in ``definitions``; formulas and sources are in the modules of one subject each: noise, sharpness, spectrum,
+naturalness, motion, ghosting, lines, uniformity. All are independent of the intensity scale except ``noise_sigma`` and
+``signal``, and of flips. Metrics are taken on the acquired grid.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.quality import ghosting, motion, noise, sharpness, uniformity
+from ai.quality import ghosting, lines, motion, naturalness, noise, sharpness, spectrum, uniformity
 from ai.quality.acquired import AcquiredGrid, acquired_grid, central_box, to_acquired
+from ai.quality.definitions import ARBITRARY, DEFINITIONS, MAXIMUM_METRICS, METRIC_NAMES, RATIO
 from ai.quality.types import Metric
 from ai.volumes.types import Role, SliceReference, Volume
-
-ARBITRARY = "[arb'U]"
-RATIO = "1"
 
 MAP_ROLES = frozenset({Role.ADC, Role.DWI_CALCULATED})
 """Computed maps: no magnitude images, background set to zero, stored on the grid they were computed on."""
@@ -25,55 +24,11 @@ REBLUR_MM: Mapping[str, float] = {Role.DWI: 2.5, Role.DWI_CALCULATED: 2.5, Role.
 """SD of the reblur for edge widths, about one acquired voxel of echo-planar images; others take REBLUR_MM_DEFAULT."""
 REBLUR_MM_DEFAULT = 1.0
 
+MINIMUM_LINES = 32
+"""Fewest acquired lines per axis of an image that is measured: below it is a scout's icon, no image."""
+
 MAXIMUM_SLICES = 512
 """Slices measured at most: a longer stack is no prostate MR and would take minutes."""
-
-
-@dataclass(frozen=True)
-class Definition:
-    """What a metric is: UCUM unit, meaning, and the reason given where it cannot be computed."""
-
-    unit: str
-    meaning: str
-    absent: str
-
-
-DEFINITIONS: Mapping[str, Definition] = {
-    "noise_sigma": Definition(
-        ARBITRARY, "Noise SD from the finest Haar detail of the central box", "too little tissue"
-    ),
-    "signal": Definition(ARBITRARY, "Median tissue signal of the central box", "too little tissue"),
-    "snr": Definition(
-        RATIO, "Signal over noise SD, corrected for the Rician floor of white noise", "no noise or too little tissue"
-    ),
-    "structure_to_noise": Definition(
-        RATIO, "5th to 95th percentile range of the smoothed central box over noise SD", "no noise or too little tissue"
-    ),
-    "cnr": Definition(
-        RATIO, "Difference of the two Otsu tissue classes over noise SD", "no noise or too little tissue"
-    ),
-    "edge_width": Definition(
-        "mm", "Full width at half maximum of the blur of step edges", "gradients are noise or none"
-    ),
-    "gradient_concentration": Definition(RATIO, "RMS over mean gradient, 1.13 for noise", "flat image"),
-    "phase_correlation_ratio": Definition(
-        RATIO, "Long-range autocorrelation along phase over frequency", "phase direction unknown or image too small"
-    ),
-    "ghost_prominence": Definition(
-        RATIO,
-        "Sharpest autocorrelation peak along phase less that along frequency",
-        "phase direction unknown or image too small",
-    ),
-    "entropy_focus": Definition(RATIO, "Entropy focus criterion, 0 focused to 1 spread", "empty image"),
-    "bias_field_range": Definition(RATIO, "95th over 5th percentile of a second-order field", "too little tissue"),
-    "hot_spot_ratio": Definition(RATIO, "99.5th percentile of slice over that of its central box", "empty centre"),
-    "clipped_fraction": Definition(RATIO, "Share of tissue pixels at the volume's highest value", "empty image"),
-    "signal_drop": Definition(RATIO, "Log drop of a slice's signal below its weaker neighbour", "too little tissue"),
-    "valid_fraction": Definition(RATIO, "Share of the central box that is not zero, 0 if constant", "empty image"),
-}
-"""Metrics that every slice has; a volume has their medians (``signal_drop`` and ``clipped_fraction``: their maxima)."""
-
-MAXIMUM_METRICS = frozenset({"signal_drop", "clipped_fraction"})
 
 
 @dataclass(frozen=True)
@@ -103,7 +58,7 @@ def slice_metrics(volume: Volume, role: str) -> tuple[SliceMetrics, ...]:
         grid = AcquiredGrid((stack.rows, stack.columns), (spacing[1], spacing[2]), grid.phase_axis, grid.known)
     pixels = [_finite(volume.pixels[index]) for index in stack.slice_indices]
     ceiling = max((float(image.max()) for image in pixels), default=0.0)
-    values = [_slice_values(image, grid, role, ceiling) for image in pixels]
+    values = [image_metrics(image, grid, role, ceiling) for image in pixels]
     signals = np.array([np.nan if image.mean() <= 0 else image.mean() for image in pixels])
     for value, drop in zip(values, uniformity.neighbour_deviation(signals), strict=True):
         value["signal_drop"] = None if np.isnan(drop) else float(drop)
@@ -143,32 +98,116 @@ def _finite(image: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.nan_to_num(image.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _slice_values(image: NDArray[np.float64], grid: AcquiredGrid, role: str, ceiling: float) -> dict[str, float | None]:
-    values: dict[str, float | None] = dict.fromkeys(DEFINITIONS)
-    values["clipped_fraction"] = uniformity.clipped_fraction(image, ceiling)
+def image_metrics(
+    image: NDArray[np.float64], grid: AcquiredGrid, role: str, ceiling: float | None = None
+) -> dict[str, float | None]:
+    """Metrics of one slice ``[row, column]`` by name, in the order of METRIC_NAMES; None where one cannot be computed.
+
+    Args:
+        image: pixels of the stored grid.
+        grid: what of it was acquired.
+        role: a ``Role``; computed maps are no magnitude images.
+        ceiling: highest value of the volume, against which clipping is counted; None: the image's own.
+
+    Raises:
+        ValueError: a pixel is not finite.
+    """
+    if not np.isfinite(image).all():
+        raise ValueError("an image with pixels that are not finite has no metrics; replace them first")
+    values: dict[str, float | None] = dict.fromkeys(METRIC_NAMES)
+    highest = float(image.max())
+    values["clipped_fraction"] = uniformity.clipped_fraction(image, highest if ceiling is None else ceiling)
     centre = central_box(image)
     values["valid_fraction"] = float(np.mean(centre != 0)) if centre.max() > centre.min() else 0.0
-    if image.max() <= 0 or image.min() == image.max() or min(grid.shape) < 32:
+    if highest <= 0 or image.min() == highest or min(grid.shape) < MINIMUM_LINES:
         return values
     acquired = to_acquired(image, grid)
     box = central_box(acquired)
-    measured = noise.slice_noise(box, magnitude=role not in MAP_ROLES)
+    tissue = noise.foreground(box)
+    measured = noise.slice_noise(box, tissue, magnitude=role not in MAP_ROLES)
     sigma = measured.sigma if measured else 0.0
     if measured:
         values |= {"signal": measured.signal, "noise_sigma": sigma or None, "snr": measured.snr}
-    values["structure_to_noise"] = noise.structure_to_noise(box, sigma)
-    values["cnr"] = uniformity.contrast_to_noise(box, sigma)
-    kernel = REBLUR_MM.get(role, REBLUR_MM_DEFAULT)
-    values["edge_width"] = sharpness.edge_width_mm(box, grid.spacing_mm, kernel, sigma)
-    values["gradient_concentration"] = motion.gradient_concentration(box, grid.spacing_mm)
-    if grid.phase_axis is not None:
-        correlation = motion.phase_correlation(box, grid.spacing_mm, grid.phase_axis)
-        values["phase_correlation_ratio"] = correlation.ratio if correlation else None
-        values["ghost_prominence"] = ghosting.ghost_prominence(acquired, grid.spacing_mm, grid.phase_axis)
-    values["entropy_focus"] = uniformity.entropy_focus(acquired)
-    values["bias_field_range"] = uniformity.bias_field_range(acquired)
-    values["hot_spot_ratio"] = uniformity.hot_spot_ratio(acquired, box)
+    values |= _noise_values(box, sigma)
+    values |= _sharpness_values(box, grid, role, sigma)
+    values |= _texture_values(box, grid)
+    values |= _repetition_values(acquired, grid)
+    values |= _uniformity_values(acquired, box, tissue, sigma)
     return values
+
+
+def _noise_values(box: NDArray[np.float64], sigma: float) -> dict[str, float | None]:
+    return {
+        "structure_to_noise": noise.structure_to_noise(box, sigma),
+        "laplacian_to_haar_noise": noise.laplacian_noise_sigma(box) / sigma if sigma > 0 else None,
+        "haar_kurtosis": noise.haar_kurtosis(box),
+    }
+
+
+def _sharpness_values(box: NDArray[np.float64], grid: AcquiredGrid, role: str, sigma: float) -> dict[str, float | None]:
+    kernel = REBLUR_MM.get(role, REBLUR_MM_DEFAULT)
+    blurs = [sharpness.perceptual_blur(box, axis) for axis in (0, 1)]
+    values = {"edge_width": sharpness.edge_width_mm(box, grid.spacing_mm, kernel, sigma)}
+    if blurs[0] is not None and blurs[1] is not None:
+        values["perceptual_blur"] = max(blurs[0], blurs[1])
+        if grid.phase_axis is not None:
+            along = blurs[0] - blurs[1]
+            values["perceptual_blur_difference"] = along if grid.phase_axis == 0 else -along
+    return values
+
+
+def _texture_values(box: NDArray[np.float64], grid: AcquiredGrid) -> dict[str, float | None]:
+    """Gradients, spectrum and local contrast of the central box."""
+    gradient = motion.gradient_magnitude(box, grid.spacing_mm)
+    power = spectrum.power_spectrum(box)
+    contrast = naturalness.local_contrast(box)
+    values = {
+        "gradient_concentration": motion.gradient_concentration(gradient),
+        "gradient_entropy": motion.gradient_entropy(gradient),
+        "high_frequency_share": spectrum.high_frequency_share(power),
+        "spectral_slope": spectrum.spectral_slope(power),
+    }
+    if grid.phase_axis is not None:
+        values["spectral_anisotropy"] = spectrum.spectral_anisotropy(power, grid.phase_axis)
+    if contrast is not None:
+        values["mscn_shape"] = contrast.shape
+        values["mscn_variance"] = contrast.variance
+        values["mscn_product_asymmetry"] = contrast.product_asymmetry
+    return values
+
+
+def _repetition_values(acquired: NDArray[np.float64], grid: AcquiredGrid) -> dict[str, float | None]:
+    """What shows in the whole slice: ghosts, fold-over, zippers, spikes."""
+    values = {
+        "spike_ratio": spectrum.spike_ratio(spectrum.power_spectrum(acquired)),
+        "zipper_ratio": lines.zipper_ratio(acquired),
+    }
+    if grid.phase_axis is None:
+        return values
+    detail = motion.local_detail(acquired)
+    values["wrap_continuity"] = lines.wrap_continuity(acquired, grid.phase_axis)
+    values["phase_correlation_ratio"] = motion.phase_correlation_ratio(
+        central_box(detail), grid.spacing_mm, grid.phase_axis
+    )
+    phase, frequency = (
+        ghosting.repetition(detail, grid.spacing_mm[axis], axis) for axis in (grid.phase_axis, 1 - grid.phase_axis)
+    )
+    if phase is not None and frequency is not None:
+        values["ghost_prominence"] = ghosting.ghost_prominence(phase, frequency)
+        values["nyquist_ghost"] = ghosting.nyquist_ghost(phase, frequency)
+    return values
+
+
+def _uniformity_values(
+    acquired: NDArray[np.float64], box: NDArray[np.float64], tissue: NDArray[np.bool_], sigma: float
+) -> dict[str, float | None]:
+    return {
+        "cnr": uniformity.contrast_to_noise(box[tissue], sigma),
+        "void_fraction": 1.0 - float(tissue.mean()),
+        "entropy_focus": uniformity.entropy_focus(acquired),
+        "bias_field_range": uniformity.bias_field_range(acquired),
+        "hot_spot_ratio": uniformity.hot_spot_ratio(acquired, box),
+    }
 
 
 def _metric(name: str, value: float | None) -> Metric:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.quality.metrics import RATIO
+from ai.quality.definitions import RATIO
 from ai.quality.noise import haar_noise_sigma, structure_to_noise
 from ai.quality.types import Metric
 from ai.volumes.types import Acquisition, Volume

@@ -11,6 +11,7 @@ test they are not. The points are to be refitted when a site gives graded scans.
 never scores higher.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -205,8 +206,23 @@ CRITERIA: Mapping[str, tuple[Criterion, ...]] = {
     Role.ADC: _MAP,
     Role.T1W: _UNCALIBRATED,
     Role.DCE: _UNCALIBRATED,
-    "ct": (_MISSING,),
-    "cr": _RADIOGRAPH,
-    "dx": _RADIOGRAPH,
 }
-"""What each role is judged by, inside its envelope (``ai.quality.envelopes``); a role not here is not assessed."""
+"""What each role is judged by, inside its envelope (``ai.quality.envelopes``); other roles have no full verdict."""
+
+DEFECTS: Mapping[str, tuple[Criterion, ...]] = {"ct": (_MISSING,), "cr": _RADIOGRAPH, "dx": _RADIOGRAPH}
+"""What is a defect of any image of a role that has no full verdict; without one it is not assessed."""
+
+METRIC_DEFINITIONS = "1"
+"""Rises whenever a metric of ``ai.quality`` gives another value for the same image: scores are then other scores."""
+
+
+def score_definition(roles: Sequence[str]) -> str:
+    """SHA-256 over all that makes the score of these roles; what was learned of scores holds for this definition only.
+
+    Raises:
+        KeyError: a role without criteria, which has no score.
+    """
+    criteria = [
+        (str(role), [(one.metric, one.curve, one.per_slice) for one in CRITERIA[role]]) for role in sorted(roles)
+    ]
+    return hashlib.sha256(repr((METRIC_DEFINITIONS, WORST_SHARE, criteria)).encode()).hexdigest()

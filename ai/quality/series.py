@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ai.quality import codes
-from ai.quality.metrics import RATIO, SliceMetrics
+from ai.quality.definitions import RATIO
+from ai.quality.gate_rules import RISING_DEFECT
+from ai.quality.metrics import SliceMetrics
 from ai.quality.protocol import check_series, not_checkable
-from ai.quality.scoring import CRITERIA, LIMITED_BELOW, NON_DIAGNOSTIC_BELOW, Criterion, pooled
+from ai.quality.scoring import CRITERIA, DEFECTS, LIMITED_BELOW, NON_DIAGNOSTIC_BELOW, Criterion, pooled
 from ai.quality.types import Finding, Metric, SeriesAssessment, Severity, SliceScore, Verdict
 from ai.volumes.types import RoledStack
 
@@ -42,7 +44,7 @@ def judge_defects(entry: RoledStack, metrics: Sequence[Metric], why_not_good: st
 
     Without a defect it is not assessed, because nothing measured says that it is good; ``why_not_good`` says why.
     """
-    subscores = _subscores(CRITERIA.get(entry.role, ()), (), metrics)
+    subscores = _subscores(DEFECTS.get(entry.role, ()), (), metrics)
     defects = tuple(finding for subscore in subscores for finding in _defects(subscore, (), metrics))
     if not defects:
         return not_assessed(entry, why_not_good, metrics)
@@ -89,7 +91,8 @@ def judge_further(series: SeriesAssessment, metrics: Sequence[Metric], compared_
     """An assessed series in the light of further metrics of its volume, measured against another series.
 
     Metrics of the same names are replaced. Criteria of the role that score the new ones can lower verdict and score,
-    never raise them. A series that was not assessed stays so; it only takes the metrics.
+    never raise them; a site's calibration is of the image alone, and so is its probability. A series that was not
+    assessed stays so; it only takes the metrics.
     """
     names = {metric.name for metric in metrics}
     known = tuple(metric for metric in series.metrics if metric.name not in names)
@@ -99,10 +102,9 @@ def judge_further(series: SeriesAssessment, metrics: Sequence[Metric], compared_
     criteria = [criterion for criterion in CRITERIA.get(series.role, ()) if criterion.metric in names]
     subscores = _subscores(criteria, (), metrics)
     defects = tuple(finding for subscore in subscores for finding in _defects(subscore, (), metrics))
-    verdict = _verdict((*series.findings, *defects))
-    reason = _series_reason(verdict, defects)
-    if verdict is series.verdict:
-        reason = "; ".join(filter(None, (series.reason, reason))) if defects else series.reason
+    verdict = max(series.verdict, _verdict(defects), key=RISING_DEFECT.index)
+    added = "; ".join(defect.text for defect in defects)
+    reason = added if verdict is not series.verdict else "; ".join(filter(None, (series.reason, added)))
     return replace(
         measured,
         verdict=verdict,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from ai.quality.metrics import RATIO
+from ai.quality.definitions import RATIO
 from ai.quality.sharpness import edge_width_mm
 from ai.quality.types import Metric
 from ai.volumes.types import Stack, Volume

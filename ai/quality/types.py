@@ -66,11 +66,27 @@ class SliceScore:
 
 
 @dataclass(frozen=True)
+class CalibrationStamp:
+    """Which calibration turned scores into probabilities and verdicts: its name, who made it, when (UTC), its SHA-256
+    and the version of its format. ``by`` and ``when`` are empty for the cut points this version ships."""
+
+    name: str
+    by: str
+    when: str
+    sha256: str
+    version: str
+
+    def __str__(self) -> str:
+        origin = f", by {self.by}, {self.when}" if self.by else ""
+        return f"{self.name}{origin}, version {self.version}, SHA-256 {self.sha256[:12]}"
+
+
+@dataclass(frozen=True)
 class SeriesAssessment:
     """Quality of one series.
 
-    ``score`` is 0 (worst) to 1 (best), None where not assessed; ``probability_non_diagnostic`` is None until a
-    calibrated model gives one. ``meets_standard`` tells whether PI-RADS v2.1 acquisition requirements are met
+    ``score`` is 0 (worst) to 1 (best), None where not assessed; ``probability_non_diagnostic`` is None where no
+    calibration gives one. ``meets_standard`` tells whether PI-RADS v2.1 acquisition requirements are met
     (None: not applicable). ``reason`` is one sentence for people.
     """
 
@@ -93,14 +109,23 @@ class SeriesAssessment:
     """Acquisition requirements on which the header is silent, one text each."""
     compared_with: str = ""
     """Series Instance UID of the axial T2 its geometry was compared with; empty: with none."""
+    novelty: str = ""
+    """In what the series is unlike those the score was made on, one sentence; empty: in nothing that is known."""
+    calibration: CalibrationStamp | None = None
+    """The site's calibration that gave probability and verdict; None: the shipped cut points did."""
 
 
 @dataclass(frozen=True)
 class GateDecision:
-    """Whether lesion detection may run on this study, and why (not)."""
+    """Whether lesion detection may run on this study, and why (not).
+
+    ``rule`` and ``statement`` name and quote the row of the gate's table that decided, with its source.
+    """
 
     open: bool
     reasons: tuple[str, ...]
+    rule: str = ""
+    statement: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,3 +138,8 @@ class StudyAssessment:
     series: tuple[SeriesAssessment, ...]
     gate: GateDecision
     findings: tuple[Finding, ...] = field(default_factory=tuple)
+
+    @property
+    def calibration(self) -> CalibrationStamp | None:
+        """The site's calibration behind the verdicts; None where every series was judged by the shipped cut points."""
+        return next((series.calibration for series in self.series if series.calibration is not None), None)

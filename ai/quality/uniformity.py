@@ -48,9 +48,11 @@ def entropy_focus(image: NDArray[np.float64]) -> float | None:
     return float(-np.sum(share * np.log(share)) / worst)
 
 
-def contrast_to_noise(box: NDArray[np.float64], sigma: float) -> float | None:
-    """Difference of the medians of the two Otsu classes of the tissue in the central box, over the noise SD."""
-    tissue = box[foreground(box)]
+def contrast_to_noise(tissue: NDArray[np.float64], sigma: float) -> float | None:
+    """Difference of the medians of the two Otsu classes of the tissue pixels ``[pixel]``, over the noise SD.
+
+    None where there is no noise, or where the pixels are too few or all equal.
+    """
     if sigma <= 0 or tissue.size < MINIMUM_PIXELS or tissue.min() == tissue.max():
         return None
     threshold = threshold_otsu(tissue)
@@ -62,9 +64,11 @@ def clipped_fraction(image: NDArray[np.float64], ceiling: float) -> float:
 
     A single brightest pixel is no clipping and counts as none.
     """
-    tissue = int(foreground(image).sum())
     clipped = int((image >= ceiling).sum())
-    return clipped / tissue if clipped > 1 and tissue else 0.0
+    if clipped <= 1:
+        return 0.0
+    tissue = int(foreground(image).sum())
+    return clipped / tissue if tissue else 0.0
 
 
 def neighbour_deviation(signals: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -54,19 +54,21 @@ def series_instance_uid(study: SimulatedStudy, kind: SeriesKind) -> str:
 
 def series_datasets(study: SimulatedStudy, series: SimulatedSeries, start: datetime = STUDY_START) -> list[Dataset]:
     """All instances of a series, slices rising along the normal, volumes one after the other."""
-    volumes, slices = series.pixels.shape[:2]
+    volumes, placements = series.pixels.shape[0], series.placements
     made = []
     for volume in range(volumes):
-        for position in range(slices):
-            number = volume * slices + position + 1
+        for index, placement in enumerate(placements):
+            if placement is None:
+                continue
+            number = volume * len(placements) + index + 1
             dataset = Dataset()
             _add_study(dataset, study)
             _add_series(dataset, study, series, start)
             _add_sequence(dataset, series, volume)
-            _add_plane(dataset, series, position)
-            _add_pixels(dataset, series.pixels[volume, position])
+            _add_plane(dataset, series, placement.position)
+            _add_pixels(dataset, series.pixels[volume, placement.image])
             dataset.InstanceNumber = number
-            share = number / (volumes * slices)
+            share = number / (volumes * len(placements))
             acquired = start + timedelta(seconds=round(series.protocol.seconds * share, 2))
             dataset.AcquisitionTime = dataset.ContentTime = _time(acquired)
             dataset.SOPInstanceUID = _uid(study, "instance", series.kind, number)
@@ -127,12 +129,12 @@ def _add_series(dataset: Dataset, study: SimulatedStudy, series: SimulatedSeries
 
 def _add_sequence(dataset: Dataset, series: SimulatedSeries, volume: int) -> None:
     protocol = series.protocol
-    diffusion = bool(series.b_values)
+    diffusion, dynamic = bool(series.b_values), series.kind == SeriesKind.DCE
     dataset.ImageType = _image_type(series.kind)
-    dataset.ScanningSequence = "EP" if diffusion else "SE"
+    dataset.ScanningSequence = "EP" if diffusion else "GR" if dynamic else "SE"
     dataset.SequenceVariant = ["SK", "SP", "OSP"]
-    dataset.ScanOptions = ["PFP", "FS"] if diffusion else ""
-    dataset.MRAcquisitionType = "2D"
+    dataset.ScanOptions = ["PFP", "FS"] if diffusion or dynamic else ""
+    dataset.MRAcquisitionType = "3D" if dynamic else "2D"
     dataset.SequenceName = _sequence_name(series, volume)
     dataset.AngioFlag = "N"
     dataset.RepetitionTime = protocol.repetition_time_ms
@@ -150,18 +152,27 @@ def _add_sequence(dataset: Dataset, series: SimulatedSeries, volume: int) -> Non
     dataset.VariableFlipAngleFlag = "N"
     if series.kind == SeriesKind.DWI:
         dataset.DiffusionBValue = series.b_values[volume]
+    if dynamic:
+        dataset.TemporalPositionIdentifier = volume + 1
+        dataset.NumberOfTemporalPositions = len(protocol.averages)
+        dataset.TemporalResolution = protocol.frame_s * 1000.0
+        dataset.ContrastBolusAgent = "Gadolinium (simulated)"
     _add_encoding(dataset, series)
 
 
 def _add_encoding(dataset: Dataset, series: SimulatedSeries) -> None:
-    """Acquired matrix: frequency rows, frequency columns, phase rows, phase columns (0018,1310)."""
+    """Acquired matrix: frequency rows, frequency columns, phase rows, phase columns (0018,1310).
+
+    A series cut short along phase has fewer lines and a smaller phase field of view.
+    """
     protocol = series.protocol
-    frequency, phase = protocol.frequency_samples, protocol.phase_lines
     along_row = protocol.phase_direction == "ROW"
+    field_of_view = series.pixels.shape[3 if along_row else 2] / protocol.matrix
+    frequency, phase = protocol.frequency_samples, round(protocol.phase_lines * field_of_view)
     dataset.AcquisitionMatrix = [0, frequency, phase, 0] if along_row else [frequency, 0, 0, phase]
     dataset.InPlanePhaseEncodingDirection = protocol.phase_direction
-    dataset.PercentSampling = _decimal(100 * phase / frequency)
-    dataset.PercentPhaseFieldOfView = 100
+    dataset.PercentSampling = _decimal(100 * protocol.phase_lines / frequency)
+    dataset.PercentPhaseFieldOfView = _decimal(100 * field_of_view)
     dataset.NumberOfPhaseEncodingSteps = phase
 
 

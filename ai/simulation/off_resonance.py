@@ -27,13 +27,27 @@ def off_resonance_hz(anatomy: Anatomy, protocol: Protocol, raw: KSpace) -> NDArr
     """
     if protocol.plane != "axial":
         raise ValueError("field maps are made for axial series")
-    field = _dipole_field_hz(_gas_on_coarse_grid(anatomy))
-    slices = (slice_centres_mm(protocol) - CENTRE_MM[0]) / GRID_MM + (field.shape[0] - 1) / 2
+    field = dipole_field_hz(_gas_on_coarse_grid(anatomy), LARMOR_HZ_PER_PPM)
+    return on_acquired_grid(field, slice_centres_mm(protocol) - CENTRE_MM[0], raw.data.shape[1:], raw.extent_mm)
+
+
+def on_acquired_grid(
+    field: NDArray[np.float32],
+    slices_mm: NDArray[np.float64],
+    samples: tuple[int, ...],
+    extent_mm: tuple[float, float],
+    centre_mm: tuple[float, float] = (0.0, 0.0),
+) -> NDArray[np.float32]:
+    """A map ``[z, y, x]`` of ``GRID_MM`` cells at slices (mm from its centre) and at the samples of each plane.
+
+    ``centre_mm`` is where the map's centre lies in the plane, along rows and columns.
+    """
+    planes = slices_mm / GRID_MM + (field.shape[0] - 1) / 2
     rows, columns = (
-        (np.arange(samples) - samples // 2) * extent / samples / GRID_MM + (size - 1) / 2
-        for samples, extent, size in zip(raw.data.shape[1:], raw.extent_mm, field.shape[1:], strict=True)
+        ((np.arange(count) - count // 2) * extent / count - centre) / GRID_MM + (size - 1) / 2
+        for count, extent, size, centre in zip(samples, extent_mm, field.shape[1:], centre_mm, strict=True)
     )
-    where = np.meshgrid(slices, rows, columns, indexing="ij")
+    where = np.meshgrid(planes, rows, columns, indexing="ij")
     return np.asarray(ndimage.map_coordinates(field, where, order=1, mode="nearest"), np.float32)
 
 
@@ -50,12 +64,12 @@ def _gas_on_coarse_grid(anatomy: Anatomy) -> NDArray[np.float32]:
     return gas
 
 
-def _dipole_field_hz(gas: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Convolve with the dipole kernel 1/3 - kz^2/k^2; the main field is along z."""
+def dipole_field_hz(gas: NDArray[np.float32], larmor_hz_per_ppm: float) -> NDArray[np.float32]:
+    """Field of gas (share per cell ``[z, y, x]``): convolution with 1/3 - kz^2/k^2; the main field is along z."""
     kz, ky, kx = np.meshgrid(*(fft.fftfreq(n) for n in gas.shape), indexing="ij")
     squared = kz**2 + ky**2 + kx**2
     squared[0, 0, 0] = 1.0
     kernel = 1 / 3 - kz**2 / squared
     kernel[0, 0, 0] = 0.0
     field_ppm = fft.ifftn(fft.fftn(gas) * kernel).real * GAS_MINUS_TISSUE_PPM
-    return np.asarray(field_ppm * LARMOR_HZ_PER_PPM, np.float32)
+    return np.asarray(field_ppm * larmor_hz_per_ppm, np.float32)

@@ -19,6 +19,7 @@ class SeriesKind(StrEnum):
     T2_CORONAL = "t2-coronal"
     DWI = "dwi"
     ADC = "adc"
+    DCE = "dce"
 
 
 T2_KINDS = frozenset({SeriesKind.T2_AXIAL, SeriesKind.T2_SAGITTAL, SeriesKind.T2_CORONAL})
@@ -26,7 +27,7 @@ T2_KINDS = frozenset({SeriesKind.T2_AXIAL, SeriesKind.T2_SAGITTAL, SeriesKind.T2
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one series is acquired.
+    """How one series is acquired. ``averages`` has one entry per volume: b-value, or frame of ``frame_s`` seconds.
 
     ``frequency_samples`` and ``phase_lines`` count over the square ``field_of_view_mm``; oversampling comes on top.
     ``phase_direction`` is In-plane Phase Encoding Direction (0018,1312): ROW means along a row of the image.
@@ -55,6 +56,7 @@ class Protocol:
     noise_sd: float
     b_values: tuple[float, ...] = ()
     seconds: float = 240.0
+    frame_s: float = 0.0
 
     @property
     def pixel_spacing_mm(self) -> float:
@@ -136,9 +138,35 @@ DWI = Protocol(
 )
 """``echo_spacing_ms`` is effective: parallel imaging with factor 2 halves the time between lines."""
 
+DCE = Protocol(
+    kind=SeriesKind.DCE,
+    series_number=8,
+    series_description="t1_vibe_tra_dyn",
+    sequence_name="*fl3d1",
+    plane="axial",
+    repetition_time_ms=4.0,
+    echo_time_ms=1.5,
+    echo_train_length=1,
+    echo_spacing_ms=4.0,
+    flip_angle_deg=12.0,
+    pixel_bandwidth_hz=500.0,
+    field_of_view_mm=192.0,
+    slices=20,
+    slice_thickness_mm=3.0,
+    frequency_samples=128,
+    phase_lines=112,
+    phase_direction="ROW",
+    matrix=128,
+    averages=(1,) * 24,
+    noise_sd=0.003,
+    seconds=192.0,
+    frame_s=8.0,
+)
+"""PI-RADS v2.1: 3 mm, at most 2 mm in plane, at most 15 s a frame, more than 2 minutes."""
+
 ADC_SERIES_NUMBER = 7
 ADC_FIT_UP_TO_B = 1000.0
 """PI-RADS v2.1: the ADC map is fitted to b-values of at most 1000 s/mm2 (kurtosis bends the decay beyond)."""
 
 PROSTATE_PROTOCOLS = (T2_SAGITTAL, T2_AXIAL, T2_CORONAL, DWI)
-"""One examination, in the order of acquisition."""
+"""One biparametric examination, in the order of acquisition; ``DCE`` makes it multiparametric."""

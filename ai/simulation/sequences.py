@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ai.simulation.anatomy import Anatomy
-from ai.simulation.kspace import KSpace, Scalar, resize_centre, to_kspace
-from ai.simulation.protocol import Plane, Protocol
+from ai.simulation.kspace import KSpace, KSpaceData, Scalar, resize_centre, to_kspace
+from ai.simulation.protocol import Plane, Protocol, SeriesKind
 from ai.simulation.tissues import property_table
 
 RESIDUAL_FAT = 0.035
@@ -74,13 +74,15 @@ def _doubled(block: NDArray[np.float32]) -> NDArray[np.float32]:
     return block.repeat(2, axis=1).repeat(2, axis=2)
 
 
-def slab_signals(slab: Slab, protocol: Protocol) -> NDArray[np.float32]:
+def slab_signals(slab: Slab, protocol: Protocol, only_fat: bool = False) -> NDArray[np.float32]:
     """Mean signal over the slice thickness, float32 ``[b, row, column]`` (one image without diffusion weighting).
 
-    Signal 1 is undecayed water.
+    Signal 1 is undecayed water. With ``only_fat`` it is the signal that fat would have without suppression.
     """
     steady = property_table("proton_density") * (1 - np.exp(-protocol.repetition_time_ms / property_table("t1_ms")))
-    if protocol.b_values:
+    if only_fat:
+        steady *= property_table("is_fat") > 0
+    elif protocol.b_values:
         steady *= np.where(property_table("is_fat") > 0, RESIDUAL_FAT, 1.0)
     labels = slab.labels
     variation = property_table("grain")[labels] * slab.grain - property_table("septa")[labels] * slab.septa
@@ -96,26 +98,46 @@ def slab_signals(slab: Slab, protocol: Protocol) -> NDArray[np.float32]:
 
 def acquire(anatomy: Anatomy, protocol: Protocol) -> tuple[KSpace, ...]:
     """Scan the anatomy: noiseless raw data, one stack per b-value (one in all without diffusion weighting)."""
-    rows_mm, columns_mm = _plane_extent_mm(anatomy, protocol.plane)
-    rows, columns = acquired_matrix(protocol, (rows_mm, columns_mm))
-    stacks: list[list[NDArray[np.complex64]]] = [[] for _ in protocol.averages]
-    for slab in slabs(anatomy, protocol):
-        for stack, signal in zip(stacks, slab_signals(slab, protocol), strict=True):
-            fine = _even_grid(signal, (rows_mm, columns_mm), upsampling(anatomy, protocol.plane))
-            stack.append(resize_centre(to_kspace(fine * _coil(fine.shape, anatomy.seed)), rows, columns))
+    return raw_series(anatomy, protocol, record(anatomy, protocol))
+
+
+def raw_series(anatomy: Anatomy, protocol: Protocol, stacks: tuple[KSpaceData, ...]) -> tuple[KSpace, ...]:
+    """Samples ``[slice, row, column]`` of each volume with how the protocol acquired them."""
+    extent_mm = _plane_extent_mm(anatomy, protocol.plane)
+    b_values = protocol.b_values or (0.0,) * len(protocol.averages)
     return tuple(
         KSpace(
-            data=np.stack(stack),
-            extent_mm=(rows_mm, columns_mm),
-            shown_mm=protocol.field_of_view_mm,
+            data=data,
+            extent_mm=extent_mm,
+            shown_mm=(protocol.field_of_view_mm, protocol.field_of_view_mm),
             phase_axis=2 if protocol.phase_direction == "ROW" else 1,
             echo_train_length=protocol.echo_train_length,
             echo_spacing_ms=protocol.echo_spacing_ms,
             slice_thickness_mm=protocol.slice_thickness_mm,
             noise_sd=protocol.noise_sd / float(np.sqrt(averages)),
+            typical_noise_sd=protocol.noise_sd / float(np.sqrt(averages)),
+            averages=averages,
+            echo_planar=protocol.kind == SeriesKind.DWI,
+            b_value=b_value,
         )
-        for stack, averages in zip(stacks, protocol.averages, strict=True)
+        for data, averages, b_value in zip(stacks, protocol.averages, b_values, strict=True)
     )
+
+
+def record(anatomy: Anatomy, protocol: Protocol, only_fat: bool = False) -> tuple[KSpaceData, ...]:
+    """The samples of ``acquire``, complex64 ``[slice, row, column]`` per b-value; of fat alone, if so wanted."""
+    stacks: list[list[KSpaceData]] = [[] for _ in protocol.averages]
+    for slab in slabs(anatomy, protocol):
+        for stack, signal in zip(stacks, slab_signals(slab, protocol, only_fat), strict=True):
+            stack.append(encode(anatomy, protocol, signal))
+    return tuple(np.stack(stack) for stack in stacks)
+
+
+def encode(anatomy: Anatomy, protocol: Protocol, signal: NDArray[np.float32]) -> KSpaceData:
+    """The acquired samples ``[row, column]`` of one slice, whose signal is given on the anatomy's grid."""
+    extent_mm = _plane_extent_mm(anatomy, protocol.plane)
+    fine = _even_grid(signal, extent_mm, upsampling(anatomy, protocol.plane))
+    return resize_centre(to_kspace(fine * _coil(fine.shape, anatomy.seed)), *acquired_matrix(protocol, extent_mm))
 
 
 def acquired_matrix(protocol: Protocol, extent_mm: tuple[float, float]) -> tuple[int, int]:

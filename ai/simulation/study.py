@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ai.simulation.anatomy import FINE_SPACING_MM, Anatomy, random_anatomy
-from ai.simulation.artifacts import ARTIFACTS, Artifact
+from ai.simulation.artifacts import ARTIFACTS, Artifact, check_severity
+from ai.simulation.artifacts.dynamic import DYNAMIC_ARTIFACTS, DynamicArtifact, DynamicSeries
+from ai.simulation.dynamic_contrast import acquire_dynamic
 from ai.simulation.gland import Zone
 from ai.simulation.grids import image_geometry, mask_on_grid
 from ai.simulation.kspace import KSpace, reconstruct
@@ -22,12 +24,16 @@ from ai.simulation.protocol import (
     Protocol,
     SeriesKind,
 )
-from ai.simulation.sequences import acquire, fit_adc
+from ai.simulation.sequences import acquire, fit_adc, record
 from ai.simulation.tissues import GLAND_TABLE, Tissue
 from ai.volumes.types import Geometry
 
+AnyArtifact = Artifact | DynamicArtifact
+
 STORED_PER_SIGNAL = 2000.0
 """Stored value of undecayed water: a prostate then fills about a quarter of 12 bits, as on scanners."""
+STORED_PER_SIGNAL_T1 = 8000.0
+"""The same for spoiled gradient echoes, which see a tenth of the water."""
 STORED_MAXIMUM = 4095
 FRAGMENT_ML = 0.05
 ADC_BACKGROUND_SIGNAL = 0.05
@@ -35,10 +41,20 @@ ADC_BACKGROUND_SIGNAL = 0.05
 
 
 @dataclass(frozen=True)
-class SimulatedSeries:
-    """One series: stored values uint16 ``[volume, slice, row, column]`` (12 bits used), one volume per b-value.
+class Placement:
+    """An instance to write: which slice's image it holds, and whose position its header gives."""
 
-    ``b_values`` is empty for T2; for ADC it names the b-values fitted, and there is one volume.
+    image: int
+    position: int
+
+
+@dataclass(frozen=True)
+class SimulatedSeries:
+    """One series: stored values uint16 ``[volume, slice, row, column]`` (12 bits used), one volume per b-value
+    or frame.
+
+    ``b_values`` is empty for T2 and DCE; for ADC it names the b-values fitted, and there is one volume. ``placed``,
+    where given, says which instances of a volume are written, in order; None stands for one that got lost.
     """
 
     kind: SeriesKind
@@ -46,6 +62,12 @@ class SimulatedSeries:
     geometry: Geometry
     pixels: NDArray[np.uint16]
     b_values: tuple[float, ...] = ()
+    placed: tuple[Placement | None, ...] | None = None
+
+    @property
+    def placements(self) -> tuple[Placement | None, ...]:
+        """The instances of a volume: every slice at its own position, unless a fault has it otherwise."""
+        return self.placed or tuple(Placement(index, index) for index in range(self.pixels.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -72,7 +94,7 @@ class SimulatedStudy:
 
     seed: int
     artifact: str | None
-    severity: int
+    severity: float
     series: tuple[SimulatedSeries, ...]
     truth: GroundTruth
     identity: str
@@ -107,7 +129,7 @@ class SimulatedStudy:
 def simulate_study(
     seed: int,
     artifact: str | None = None,
-    severity: int = 3,
+    severity: float = 3,
     with_lesion: bool = True,
     series: Collection[SeriesKind] | None = None,
     *,
@@ -120,8 +142,8 @@ def simulate_study(
 
     Args:
         seed: anatomy, noise and artefact follow from it.
-        artifact: a name of ``ARTIFACTS``, or None for a clean study.
-        severity: 1 (subtle) to 5 (non-diagnostic); 0 is clean.
+        artifact: a name of ``ARTIFACTS`` or ``DYNAMIC_ARTIFACTS``, or None for a clean study.
+        severity: 1 (subtle) to 5 (non-diagnostic), also between; 0 is clean.
         with_lesion: plant cancers.
         series: which series the artefact hits; default every series it can happen in.
         lesion_zone: which zone the cancers are in.
@@ -137,7 +159,9 @@ def simulate_study(
     axial = next((protocol for protocol in protocols if protocol.kind == SeriesKind.T2_AXIAL), None)
     if axial is None:
         raise ValueError("a study needs an axial T2 protocol: its truth is given on that grid")
-    gas = artifact == "distortion" and severity > 0
+    if isinstance(fault, DynamicArtifact) and not any(protocol.kind == SeriesKind.DCE for protocol in protocols):
+        raise ValueError(f"{fault.name} needs a dynamic series among the protocols")
+    gas = isinstance(fault, Artifact) and fault.needs_gas and severity > 0
     anatomy = draw(seed, with_lesion, lesion_zone=lesion_zone, rectal_gas=gas, spacing_mm=spacing_mm)
     made: list[SimulatedSeries] = []
     for protocol in protocols:
@@ -152,17 +176,17 @@ def simulate_study(
     )
 
 
-def _fault(artifact: str | None, severity: int) -> Artifact | None:
-    if severity not in range(6):
-        raise ValueError(f"severity must be 0..5, not {severity}")
+def _fault(artifact: str | None, severity: float) -> AnyArtifact | None:
+    check_severity(artifact or "a clean study", severity)
+    known: dict[str, AnyArtifact] = {**ARTIFACTS, **DYNAMIC_ARTIFACTS}
     if artifact is None:
         return None
-    if artifact not in ARTIFACTS:
-        raise ValueError(f"unknown artefact {artifact!r}; there are {', '.join(ARTIFACTS)}")
-    return ARTIFACTS[artifact]
+    if artifact not in known:
+        raise ValueError(f"unknown artefact {artifact!r}; there are {', '.join(known)}")
+    return known[artifact]
 
 
-def _hit_series(fault: Artifact | None, series: Collection[SeriesKind] | None) -> frozenset[SeriesKind]:
+def _hit_series(fault: AnyArtifact | None, series: Collection[SeriesKind] | None) -> frozenset[SeriesKind]:
     if fault is None:
         return frozenset()
     if series is None:
@@ -173,19 +197,24 @@ def _hit_series(fault: Artifact | None, series: Collection[SeriesKind] | None) -
     return frozenset(series)
 
 
-def _scan(anatomy: Anatomy, protocol: Protocol, fault: Artifact | None, severity: int) -> list[SimulatedSeries]:
+def _scan(anatomy: Anatomy, protocol: Protocol, fault: AnyArtifact | None, severity: float) -> list[SimulatedSeries]:
     """One acquired series, and after diffusion imaging the ADC map the scanner makes of it."""
-    raw = acquire(anatomy, protocol)
-    if fault is not None:
-        raw = tuple(_corrupt(anatomy, protocol, one, fault, severity) for one in raw)
+    raw = (acquire_dynamic if protocol.kind == SeriesKind.DCE else acquire)(anatomy, protocol)
+    if isinstance(fault, Artifact):
+        raw = _corrupt(anatomy, protocol, raw, fault, severity)
+    stored = (protocol.matrix, protocol.matrix)
     images = np.stack(
         [
-            reconstruct(one, protocol.matrix, np.random.default_rng([anatomy.seed, protocol.series_number, index]))
+            reconstruct(one, stored, np.random.default_rng([anatomy.seed, protocol.series_number, index]))
             for index, one in enumerate(raw)
         ]
     )
     geometry = image_geometry(anatomy, protocol)
-    series = [SimulatedSeries(protocol.kind, protocol, geometry, _stored(images, STORED_PER_SIGNAL), protocol.b_values)]
+    if isinstance(fault, DynamicArtifact):
+        dynamic = DynamicSeries(images, protocol.frame_s, geometry.spacing_mm, raw[0].phase_axis)
+        images = fault(dynamic, severity, seed=_fault_seed(anatomy, protocol)).frames
+    per_signal = STORED_PER_SIGNAL_T1 if protocol.kind == SeriesKind.DCE else STORED_PER_SIGNAL
+    series = [SimulatedSeries(protocol.kind, protocol, geometry, _stored(images, per_signal), protocol.b_values)]
     fitted = tuple(b for b in protocol.b_values if b <= ADC_FIT_UP_TO_B)
     if len(fitted) > 1:
         adc = fit_adc(images[[protocol.b_values.index(b) for b in fitted]], fitted, ADC_BACKGROUND_SIGNAL)
@@ -199,11 +228,21 @@ def _scan(anatomy: Anatomy, protocol: Protocol, fault: Artifact | None, severity
     return series
 
 
-def _corrupt(anatomy: Anatomy, protocol: Protocol, raw: KSpace, fault: Artifact, severity: int) -> KSpace:
+def _corrupt(
+    anatomy: Anatomy, protocol: Protocol, raw: tuple[KSpace, ...], fault: Artifact, severity: float
+) -> tuple[KSpace, ...]:
     """Every b-value meets the same fault: the seed is that of the series."""
-    if protocol.kind == SeriesKind.DWI:
-        raw = replace(raw, off_resonance_hz=off_resonance_hz(anatomy, protocol, raw))
-    return fault(raw, severity, seed=1000 * anatomy.seed + protocol.series_number)
+    if fault.needs_gas:
+        field_hz = off_resonance_hz(anatomy, protocol, raw[0])
+        raw = tuple(replace(one, off_resonance_hz=field_hz) for one in raw)
+    if fault.needs_fat:
+        fat = record(anatomy, protocol, only_fat=True)
+        raw = tuple(replace(one, fat=data) for one, data in zip(raw, fat, strict=True))
+    return tuple(fault(one, severity, seed=_fault_seed(anatomy, protocol)) for one in raw)
+
+
+def _fault_seed(anatomy: Anatomy, protocol: Protocol) -> int:
+    return 1000 * anatomy.seed + protocol.series_number
 
 
 def _stored(images: NDArray[np.float32], per_signal: float) -> NDArray[np.uint16]:

@@ -6,12 +6,13 @@ import typer
 
 from node.cli import (
     delivery_commands,
+    evaluate_commands,
     hosts_commands,
     node_commands,
     offline_commands,
     operate_commands,
     peer_commands,
-    research_commands,
+    train_commands,
 )
 from node.log import configure_logging
 
@@ -20,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # in rich's own markup, [[peers]] is a tag and vanishes
     help="A DICOM node between scanner and PACS: image quality first, then lesion detection, answered in DICOM "
     "SR and SEG. Research use only, not for diagnosis.",
 )
@@ -37,7 +39,8 @@ offline_commands.register(app)
 operate_commands.register(app)
 peer_commands.register(app)
 delivery_commands.register(app)
-research_commands.register(app)
+train_commands.register(app)
+evaluate_commands.register(app)
 
 
 def main() -> None:

@@ -184,10 +184,12 @@ def _print_misses(artifacts: "Sequence[ArtifactSummary]") -> None:
                 "(severity 3 to 5) pass as diagnostic"
             )
     both = sorted({artifact.artifact for artifact in artifacts if artifact.tuned_on_real_too})
-    simulated = sorted({artifact.artifact for artifact in artifacts if not artifact.tuned_on_real_too})
+    simulated = sorted({artifact.artifact for artifact in artifacts if artifact.tuned_on_simulated} - set(both))
+    unseen = sorted({artifact.artifact for artifact in artifacts if not artifact.tuned_on_simulated})
     print_text(
-        "Thresholds were placed with the help of simulated seeds 1 and 2 for all artefacts; with ruined real series "
-        f"too: {', '.join(both) or 'none'}; on simulated ones only: {', '.join(simulated) or 'none'}."
+        "Thresholds were placed with the help of simulated seeds 1 and 2 and ruined real series: "
+        f"{', '.join(both) or 'none'}; of simulated seeds only: {', '.join(simulated) or 'none'}; without any: "
+        f"{', '.join(unseen) or 'none'}."
     )
 
 

@@ -11,7 +11,7 @@ from node.cli.options import ConfigOption, DataDirOption, JsonOption, settings_o
 from node.cli.output import print_json, print_table, print_text, refuse
 
 if TYPE_CHECKING:
-    from node.settings import TlsSettings
+    from node.settings import Settings, TlsSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +41,7 @@ def up(
     settings = settings_of(config, data_dir)
     if settings.tls.enabled:
         _check_certificates(settings.tls)
+    _calibration(settings)
     configure_logging("supervisor")
     stop = stop_on({signal.SIGTERM, signal.SIGINT})
     try:
@@ -57,6 +58,17 @@ def _check_certificates(tls: "TlsSettings") -> None:
 
     try:
         server_context(tls)
+    except ConfigurationError as error:
+        refuse(str(error))
+
+
+def _calibration(settings: "Settings") -> str:
+    """What judges image quality, in a line; refuses a file that every worker would die of."""
+    from node.calibration import calibration_in_words
+    from node.settings import ConfigurationError
+
+    try:
+        return calibration_in_words(settings)
     except ConfigurationError as error:
         refuse(str(error))
 
@@ -90,6 +102,7 @@ def config_show(config: ConfigOption = None, data_dir: DataDirOption = None, jso
                 )
                 rows.append((f"[[{section_name}]] {entry.name}", told, ""))
     print_table("Configuration", ("option", "value", "why"), rows)
+    print_text(f"Image quality is judged by: {_calibration(settings)}")
 
 
 def _without_password(url: str) -> str:

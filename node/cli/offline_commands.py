@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from node.cli.options import JsonOption
+from node.cli.options import ConfigOption, JsonOption, settings_of
 from node.cli.output import RESEARCH_USE, complain, print_json, print_table, print_text, progress, refuse
 
 if TYPE_CHECKING:
+    from ai.quality.calibration import Calibration
     from node.workflow.context import LoadedStudy
 
 PathsArgument = Annotated[list[Path], typer.Argument(help="DICOM files or folders", exists=True, show_default=False)]
@@ -22,25 +23,27 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def process(paths: PathsArgument, out: OutOption, json: JsonOption = False) -> None:
+def process(paths: PathsArgument, out: OutOption, config: ConfigOption = None, json: JsonOption = False) -> None:
     """The whole way offline: DICOM in, quality report, lesion report and segmentation out, and a summary."""
+    calibration = _calibration(config)
 
     def run(study: "LoadedStudy") -> dict[str, Any]:
         from node.offline import process_study
 
-        return process_study(study, out, progress)
+        return process_study(study, out, progress, calibration=calibration)
 
     out.mkdir(parents=True, exist_ok=True)
     _each_study(paths, run, json)
 
 
-def assess(paths: PathsArgument, json: JsonOption = False) -> None:
+def assess(paths: PathsArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
     """Quality only: per series its role, verdict, score, findings and metrics."""
+    calibration = _calibration(config)
 
     def run(study: "LoadedStudy") -> dict[str, Any]:
         from node.offline import assess_document
 
-        return assess_document(study, progress)
+        return assess_document(study, progress, calibration)
 
     _each_study(paths, run, json)
 
@@ -51,14 +54,18 @@ def detect(
     ignore_gate: Annotated[
         bool, typer.Option("--ignore-gate", help="detect on images of any quality; for research")
     ] = False,
+    config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Detection only: lesion report and segmentation, if the images are good enough."""
+    calibration = _calibration(config)
 
     def run(study: "LoadedStudy") -> dict[str, Any]:
         from node.offline import process_study
 
-        return process_study(study, out, progress, ignore_gate=ignore_gate, with_quality_report=False)
+        return process_study(
+            study, out, progress, calibration=calibration, ignore_gate=ignore_gate, with_quality_report=False
+        )
 
     out.mkdir(parents=True, exist_ok=True)
     _each_study(paths, run, json)
@@ -67,27 +74,42 @@ def detect(
 def simulate(
     out: OutOption,
     artifact: Annotated[
-        str | None, typer.Option(help="artefact to add, for example motion, ghosting, noise; a wrong name lists them")
+        str | None,
+        typer.Option(help="what to ruin it with, for example motion, noise, missing-slices; a wrong name lists them"),
     ] = None,
     severity: Annotated[int, typer.Option(min=1, max=5, help="1 subtle to 5 ruined")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="same seed, same study, byte for byte")] = 0,
     count: Annotated[int, typer.Option(min=1, max=1000, help="studies, with rising seeds")] = 1,
     lesion: Annotated[bool, typer.Option("--lesion/--no-lesion", help="plant a lesion")] = True,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="add a contrast-enhanced series, with 480 images")] = False,
     truth: Annotated[bool, typer.Option("--truth", help="write truth.json beside each study")] = False,
     json: JsonOption = False,
 ) -> None:
     """Write complete synthetic prostate mpMRI studies (T2W in three planes, DWI, ADC) as DICOM, clean or ruined."""
     _need_ai()
     from ai.simulation.artifacts import ARTIFACTS
+    from ai.simulation.artifacts.dynamic import DYNAMIC_ARTIFACTS
     from ai.simulation.export import write_study
+    from ai.simulation.faults import FAULTS, with_fault
+    from ai.simulation.protocol import DCE, PROSTATE_PROTOCOLS
     from ai.simulation.study import simulate_study
 
-    if artifact is not None and artifact not in ARTIFACTS:
-        refuse(f"unknown artefact {artifact!r}; choose one of {', '.join(sorted(ARTIFACTS))}")
+    if artifact is not None and artifact not in {**ARTIFACTS, **DYNAMIC_ARTIFACTS, **FAULTS}:
+        refuse(
+            f"unknown artefact {artifact!r}; choose one of {', '.join(sorted(ARTIFACTS))} (in the images), "
+            f"{', '.join(sorted(DYNAMIC_ARTIFACTS))} (in the dynamic series) or {', '.join(sorted(FAULTS))} "
+            "(in how they arrive)"
+        )
+    with_dynamic = dynamic or artifact in DYNAMIC_ARTIFACTS
+    protocols = (*PROSTATE_PROTOCOLS, DCE) if with_dynamic else PROSTATE_PROTOCOLS
     written = []
     for number in range(seed, seed + count):
         progress(f"simulating study {number}" + (f" with {artifact} {severity}" if artifact else ""))
-        study = simulate_study(number, artifact=artifact, severity=severity, with_lesion=lesion)
+        fault = artifact if artifact in FAULTS else None
+        in_images = None if fault else artifact
+        study = simulate_study(number, in_images, severity, with_lesion=lesion, protocols=protocols)
+        if fault:
+            study = with_fault(study, fault, severity)
         folder = out if count == 1 else out / f"study-{number:04d}"
         files = write_study(folder, study)
         if truth:
@@ -140,6 +162,17 @@ def _need_ai() -> None:
         refuse("this command looks at pixels: pip install 'pacsgate[ai,codecs]'")
 
 
+def _calibration(config: Path | None) -> "Calibration | None":
+    """The calibration the configuration names, or a refusal; read before any study is."""
+    from node.calibration import calibration_of
+    from node.settings import ConfigurationError
+
+    try:
+        return calibration_of(settings_of(config, None))
+    except ConfigurationError as error:
+        refuse(str(error))
+
+
 def _each_study(paths: list[Path], run: Callable[["LoadedStudy"], dict[str, Any]], json: bool) -> None:
     """Read the folders, run each study, print one document (or a list for several studies)."""
     _need_ai()
@@ -167,13 +200,18 @@ def _each_study(paths: list[Path], run: Callable[["LoadedStudy"], dict[str, Any]
 
 
 def _print_study(document: dict[str, Any]) -> None:
+    from ai.quality.types import CalibrationStamp
+
     print_text(f"Study {document['study_instance_uid']}: {document['verdict']}. {document['reason']}")
     rows = []
     for series in document["series"]:
         score = "" if series["score"] is None else f"{series['score']:.2f}"
-        name = series["series_description"]
-        rows.append((series["series_number"], name, series["role"], series["verdict"], score, series["reason"]))
-    print_table("Series", ("no", "series", "role", "verdict", "score", "why"), rows)
+        probability = series["probability_non_diagnostic"]
+        bad = "" if probability is None else f"{probability:.2f}"
+        name, role, verdict = series["series_description"], series["role"], series["verdict"]
+        rows.append((series["series_number"], name, role, verdict, score, bad, series["reason"]))
+    print_table("Series", ("no", "series", "role", "verdict", "score", "P(bad)", "why"), rows)
+    print_text(f"Judged by: {CalibrationStamp(**document['calibration'])}")
     for series in document["series"]:
         for finding in series["findings"]:
             print_text(f"  series {series['series_number']} {finding['severity']}: {finding['text']}")

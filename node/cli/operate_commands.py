@@ -200,6 +200,7 @@ def status(
     json: JsonOption = False,
 ) -> None:
     """Whether the node keeps up: its components, studies by state, open associations, deliveries by destination."""
+    from node.calibration import calibration_document
     from node.deliveries import destinations_of, last_configuration_change
     from node.health import HealthProbe
     from node.studies import node_status
@@ -210,6 +211,7 @@ def status(
 
         def show() -> None:
             document = {**node_status(database), "health": probe.look().full()}
+            document["calibration"] = calibration_document(settings)
             with database.read() as session:
                 document["destinations"] = destinations_of(session, settings)
                 document["configuration"] = last_configuration_change(session)
@@ -242,6 +244,13 @@ def _print_status(document: dict[str, Any]) -> None:
         change = document["configuration"]
         counts.append((f"{change['event']} {change['at'][:19]}", change["message"]))
     print_table("Status", ("what", "count"), counts)
+    print_text(f"Image quality is judged by: {_calibration_line(document['calibration'])}")
+
+
+def _calibration_line(calibration: dict[str, str] | None) -> str:
+    if calibration is None:
+        return "the cut points as shipped"
+    return calibration.get("error") or f"{calibration['name']}, by {calibration['by']}, {calibration['when']}"
 
 
 def token_create(

@@ -27,7 +27,7 @@ CONNECTIONS_PER_ASSOCIATION = 2
 
 
 class PortUnavailable(Exception):
-    """The listener cannot bind its port; the message says why and what to change."""
+    """The listener cannot bind its port, or has lost it; the message says why and what to change."""
 
 
 class SharedContexts(list[PresentationContext]):

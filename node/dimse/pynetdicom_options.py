@@ -1,8 +1,18 @@
-"""The one place that sets pynetdicom's global options; they hold for a whole process, so every service shares them."""
+"""How we use pynetdicom: its global options, which every service of a process shares, and the name we go by."""
 
 import logging
 
-from pynetdicom import _config
+from pynetdicom import AE, _config
+
+from storage.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+
+def application_entity(ae_title: str) -> AE:
+    """One of ours, under the implementation's name that our files carry as well (PS3.7 D.3.3.2)."""
+    configure_pynetdicom()
+    ae = AE(ae_title)
+    ae.implementation_class_uid, ae.implementation_version_name = IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+    return ae
 
 
 def configure_pynetdicom() -> None:

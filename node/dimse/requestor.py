@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from node.dimse.pynetdicom_options import configure_pynetdicom
+from node.dimse.pynetdicom_options import application_entity
 from node.settings import ConfigurationError, Destination
 from node.tls import client_context, handshake_fault
 
@@ -112,9 +112,8 @@ def _associate(
     handlers: Sequence[Any],
 ) -> Association:
     """Return an established association, or raise `DestinationUnavailable`."""
-    configure_pynetdicom()
     context = _tls_context(destination)
-    ae = AE(calling_ae_title)
+    ae = application_entity(calling_ae_title)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     connected: list[Association] = []
 

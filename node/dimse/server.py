@@ -1,5 +1,6 @@
 """The receiver: Verification and Storage SCP of one process, started, drained and stopped; the process entry point."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Self
 
 import structlog
-from pynetdicom import AE, evt
+from pynetdicom import evt
 
 from node.dimse.association import AssociationLimits, AssociationPolicy, AssociationRegister
 from node.dimse.contexts import supported_contexts
@@ -16,12 +17,13 @@ from node.dimse.listener import Listener, PortUnavailable
 from node.dimse.peer_hosts import PeerHosts
 from node.dimse.policy import HOST_NAME_LIFETIME_S
 from node.dimse.procedure_step import ProcedureStepScp
-from node.dimse.pynetdicom_options import configure_pynetdicom
-from node.dimse.storage_commitment import StorageCommitment
+from node.dimse.pynetdicom_options import application_entity
+from node.dimse.storage_commitment import StorageCommitment, commitment_policy
 from node.dimse.storage_scp import StorageScp
 from node.dimse.tls import ServerTls
 from node.dimse.verification import on_c_echo
-from node.settings import Peer, TlsSettings
+from node.settings import CommitmentSettings, Peer, TlsSettings
+from node.signs_of_life import INTERVAL_S, SignOfLife
 from storage.associations import close_stale
 from storage.database import Database
 from storage.ingest import Intake
@@ -60,6 +62,8 @@ class ReceiverOptions:
     limits: AssociationLimits = field(default_factory=AssociationLimits)
     duplicates: DuplicatePolicy = DuplicatePolicy.REPLACE_IF_CHANGED
     """What an instance does that arrives under a known SOP Instance UID."""
+    commitment: CommitmentSettings = field(default_factory=CommitmentSettings)
+    """When what a destination reports it cannot commit to is delivered again."""
     drain_grace_s: float = 20.0
     """How long associations in flight may go on after a stop was asked for."""
 
@@ -83,7 +87,7 @@ class Receiver:
         intake = Intake(database, objects, options.duplicates)
         self._storage = StorageScp(intake, self._spool, disk, self._register)
         self._procedure_steps = ProcedureStepScp(database)
-        self._commitment = StorageCommitment(database, objects)
+        self._commitment = StorageCommitment(database, objects, commitment_policy(options.commitment))
         self._listeners: list[Listener] = []
         self._threads: list[threading.Thread] = []
 
@@ -93,6 +97,11 @@ class Receiver:
         if not self._listeners:
             raise RuntimeError("the receiver is not started")
         return int(self._listeners[0].server_address[1])
+
+    @property
+    def listening(self) -> bool:
+        """Whether it accepts connections, on every port it has."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
     def start(self) -> None:
         """Clear what a crash left behind, then listen.
@@ -106,7 +115,6 @@ class Receiver:
         ConfigurationError
             The certificate files cannot be used.
         """
-        configure_pynetdicom()
         listeners = self._listen()
         self._clear_leftovers()
         self._listeners = listeners
@@ -142,7 +150,7 @@ class Receiver:
     def _listen(self) -> list[Listener]:
         """The listener of the plain port, and of the TLS port where there is one."""
         options, limits = self._options, self._options.limits
-        ae = AE(options.ae_title)
+        ae = application_entity(options.ae_title)
         ae.maximum_pdu_size = limits.maximum_pdu_bytes
         ae.acse_timeout = limits.acse_timeout_s
         ae.dimse_timeout = limits.dimse_timeout_s
@@ -193,12 +201,24 @@ def run_receiver(
 ) -> None:
     """Run one receiver in this process until ``stop`` is set, then drain it and return.
 
+    It gives a sign of life from when it listens: a process that has only started receives nothing yet.
+
     Objects go to ``objects``, by default ``data_dir/objects``; the spool is ``data_dir/spool/SLOT`` without the host.
     The index is expected to be migrated.
+
+    Raises
+    ------
+    PortUnavailable
+        A port cannot be bound, or is no longer listened on.
     """
     database = Database(database_url)
     try:
-        with Receiver(options, database, objects or ObjectStore(data_dir / "objects"), data_dir / "spool"):
-            stop.wait()
+        with Receiver(options, database, objects or ObjectStore(data_dir / "objects"), data_dir / "spool") as receiver:
+            sign = SignOfLife(data_dir, options.slot_name.rpartition("/")[2])
+            while receiver.listening:
+                sign.give(pid=os.getpid())
+                if stop.wait(INTERVAL_S):
+                    return
+            raise PortUnavailable("a listener has ended by itself: this receiver takes no more associations")
     finally:
         database.dispose()

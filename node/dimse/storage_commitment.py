@@ -30,7 +30,7 @@ from node.dimse.requests import (
     uid_of,
 )
 from node.dimse.storage_scp import error_comment
-from node.settings import Destination
+from node.settings import CommitmentSettings, Destination
 from storage.commitment import (
     CommitmentReport,
     NewRequest,
@@ -42,6 +42,7 @@ from storage.commitment import (
     register_request,
 )
 from storage.database import Database
+from storage.deliveries import RetryPolicy
 from storage.delivery_commitment import apply_report
 from storage.errors import StorageError
 from storage.models import utc_now
@@ -72,15 +73,24 @@ class CommitmentStatus(IntEnum):
     RESOURCE_LIMITATION = 0x0213
 
 
+def commitment_policy(options: CommitmentSettings) -> RetryPolicy:
+    """When reports, requests and what a destination does not keep are tried again."""
+    return RetryPolicy(options.first_retry_s, options.backoff_rate, options.max_attempts)
+
+
 class StorageCommitment:
     """The N-ACTION and N-EVENT-REPORT handlers of one receiver.
 
+    ``policy``: when what a destination cannot commit to is delivered again, and how often.
     ``silence_s``: how long a peer must stay silent after our answer before the report goes over the same association.
     """
 
-    def __init__(self, database: Database, objects: ObjectStorage, silence_s: float = _ANSWERED_AGAIN_S) -> None:
+    def __init__(
+        self, database: Database, objects: ObjectStorage, policy: RetryPolicy, silence_s: float = _ANSWERED_AGAIN_S
+    ) -> None:
         self._database = database
         self._objects = objects
+        self._policy = policy
         self._silence_s = silence_s
 
     def on_n_action(self, event: Event) -> tuple[Dataset, None]:
@@ -89,7 +99,7 @@ class StorageCommitment:
 
     def on_n_event_report(self, event: Event) -> tuple[Dataset, None]:
         """Handle evt.EVT_N_EVENT_REPORT: a destination reports on a commitment we asked for."""
-        return _answered(event, "N-EVENT-REPORT", lambda: receive_report(self._database, event)), None
+        return _answered(event, "N-EVENT-REPORT", lambda: receive_report(self._database, event, self._policy)), None
 
     def _take(self, event: Event) -> None:
         if event.action_type != REQUEST_STORAGE_COMMITMENT:
@@ -142,7 +152,7 @@ class StorageCommitment:
         return bool(idle and association.is_established)
 
 
-def receive_report(database: Database, event: Event) -> None:
+def receive_report(database: Database, event: Event, policy: RetryPolicy) -> None:
     """Book a destination's report on a commitment we asked for. Raises InvalidRequest."""
     if event.event_type not in (COMMITMENT_SUCCESSFUL, COMMITMENT_WITH_FAILURES):
         raise InvalidRequest(CommitmentStatus.NO_SUCH_EVENT_TYPE, "event type is neither 1 nor 2")
@@ -154,7 +164,7 @@ def receive_report(database: Database, event: Event) -> None:
         for item in items(information, "FailedSOPSequence")
     }
     with database.session() as session:
-        known = apply_report(session, transaction_uid, [uid for _, uid in stored], failed, utc_now())
+        known = apply_report(session, transaction_uid, [uid for _, uid in stored], failed, policy, utc_now())
     facts = {"transaction_uid": transaction_uid, "stored": len(stored), "failed": len(failed)}
     if not known:
         _log.warning("storage-commitment-report-unknown", **facts)

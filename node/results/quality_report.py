@@ -12,7 +12,8 @@ from pydicom import Dataset
 from pydicom.sr.coding import Code
 
 from ai.detection.types import DetectionResult, DetectionState
-from ai.quality.types import Finding, SeriesAssessment, StudyAssessment, Verdict
+from ai.quality.calibration import SHIPPED
+from ai.quality.types import CalibrationStamp, Finding, SeriesAssessment, StudyAssessment, Verdict
 from node.results import codes
 from node.results.document import CONTAINS, algorithm_identification, append_to_group, comment, evaluation, report
 from node.results.identity import ResultIdentity
@@ -74,7 +75,7 @@ def _series_group(
         ),
         finding_type=codes.IMAGING_SERIES_QUALITY,
         finding_sites=_finding_sites(source.series(series.series_instance_uid)[0]),
-        algorithm_id=_algorithm(identity),
+        algorithm_id=_algorithm(identity, series.calibration),
         measurements=_measurements(series),
         qualitative_evaluations=[
             sr.QualitativeEvaluation(name, value) for name, value in _series_evaluations(series, assessed)
@@ -104,8 +105,11 @@ def _nothing_assessed_group(source: SourceStudy, identity: ResultIdentity) -> sr
     )
 
 
-def _algorithm(identity: ResultIdentity) -> sr.AlgorithmIdentification:
-    return algorithm_identification(ALGORITHM_NAME, identity.pipeline_version, (), codes.ARTIFICIAL_INTELLIGENCE)
+def _algorithm(identity: ResultIdentity, calibration: CalibrationStamp | None = None) -> sr.AlgorithmIdentification:
+    """TID 4019, with the site's calibration as a parameter of the algorithm where one gave the verdict."""
+    parameters = () if calibration is None else (f"calibration: {calibration}",)
+    version = identity.pipeline_version
+    return algorithm_identification(ALGORITHM_NAME, version, parameters, codes.ARTIFICIAL_INTELLIGENCE)
 
 
 def _finding_sites(image: Dataset) -> list[sr.FindingSite]:
@@ -189,6 +193,8 @@ def _sentences(series: SeriesAssessment) -> Iterator[str]:
     yield f"Role {series.role}{': ' if series.role_reasons else ''}{'; '.join(series.role_reasons)}"
     for finding in series.findings:
         yield f"{finding.code.meaning} ({finding.severity}): {finding.text}"
+    if series.novelty:
+        yield f"Unlike the series the score was made on: {series.novelty}"
     for requirement in series.not_checkable:
         yield f"Not checkable: {requirement}"
     for metric in series.metrics:
@@ -224,7 +230,10 @@ def _study_sentences(assessment: StudyAssessment, detection: DetectionResult | N
         yield assessment.reason
     for finding in assessment.findings:
         yield f"{finding.code.meaning} ({finding.severity}): {finding.text}"
+    yield f"Verdicts on series: {assessment.calibration or SHIPPED}"
     yield f"Gate to lesion detection: {'open' if assessment.gate.open else 'shut'}"
+    if assessment.gate.rule:
+        yield f"Gate rule {assessment.gate.rule}: {assessment.gate.statement}"
     for reason in assessment.gate.reasons:
         yield f"Gate: {reason}"
     if detection is not None and detection.reason:

@@ -1,6 +1,6 @@
 """What ``pacsgate rules test`` and ``rules check`` print: why a study's objects go where they go."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from node.routing.endpoints import endpoint_of
 from node.routing.facts import facts_of_study
-from node.routing.rules import Decision, JudgedCondition, JudgedRule, decide, rules_version
+from node.routing.rules import Decision, JudgedCondition, JudgedRule, decide, rules_version, sends_to, spoken_kinds
 from node.settings import Conditions, ObjectKind, Rule, Settings
 from storage.deliveries import last_results
 from storage.models import Instance
@@ -54,10 +54,55 @@ def shortcomings(settings: Settings) -> Iterator[str]:
             yield f"rule {rule.name} names no destination: what it speaks of is sent nowhere"
         if rule.hold_until_verdict and rule.objects is not None and ObjectKind.ORIGINAL not in rule.objects:
             yield f"rule {rule.name}: hold_until_verdict concerns original images only; results come after the verdict"
+        yield from _taken_away(settings, rule)
+        yield from _pointless(settings, rule)
     used = {name for rule in settings.rules for name in rule.destinations}
     for destination in settings.destinations:
         if destination.name not in used and not destination.receives:
             yield f"destination {destination.name} receives nothing and no rule names it"
+
+
+def _taken_away(settings: Settings, rule: Rule) -> Iterator[str]:
+    """Where a rule that holds speaks of a kind, ``receives`` does not count for it. (No destination: on purpose.)"""
+    sends = set(sends_to(settings, rule, tuple(ObjectKind)))
+    kept = sends | _always_sent(settings)
+    for destination in settings.destinations:
+        kinds = {kind for kind, _ in sends if kind in destination.receives and (kind, destination.name) not in kept}
+        if kinds:
+            yield (
+                f"rule {rule.name} takes {_listed(kinds)} away from {destination.name}, which receives it: where the "
+                f"rule holds, only rules decide; name {destination.name} in it as well if that is not meant"
+            )
+
+
+def _always_sent(settings: Settings) -> set[tuple[ObjectKind, str]]:
+    """What is sent to whom by rules that hold whatever comes, and that no earlier one keeps from being reached."""
+    sent: set[tuple[ObjectKind, str]] = set()
+    for rule in settings.rules:
+        if _asks_nothing(rule):
+            sent.update(sends_to(settings, rule, tuple(ObjectKind)))
+        if rule.last:
+            break
+    return sent
+
+
+def _pointless(settings: Settings, rule: Rule) -> Iterator[str]:
+    """A rule that adds nothing to ``receives``: what it speaks of goes there also where it does not hold."""
+    every = tuple(ObjectKind)
+    if not rule.destinations or rule.last or rule.priority is not None or rule.hold_until_verdict:
+        return
+    sends = set(sends_to(settings, rule, every))
+    kinds = {kind for kind, _ in sends}
+    others = {kind for other in settings.rules if other is not rule for kind in spoken_kinds(settings, other, every)}
+    if not sends:
+        yield f"rule {rule.name} sends nothing: it names no objects, and its destinations receive none"
+    elif not kinds & others and sends == {(kind, name) for kind in kinds for name in settings.receivers_of(kind)}:
+        names = ", ".join(sorted({name for _, name in sends}))
+        yield f"rule {rule.name} is pointless: {_listed(kinds)} goes to {names} by receives, whether it holds or not"
+
+
+def _listed(kinds: Collection[ObjectKind]) -> str:
+    return ", ".join(sorted(kinds))
 
 
 def _asks_nothing(rule: Rule) -> bool:

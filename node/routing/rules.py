@@ -110,7 +110,7 @@ def decide(settings: Settings, facts: Facts, kinds: Collection[ObjectKind]) -> D
         judged_rules.append(JudgedRule(rule, holds, judged.when, judged.unless, reached=not ended))
         if ended or holds is False:
             continue
-        speaks_of = _spoken(settings, rule, kinds)
+        speaks_of = spoken_kinds(settings, rule, kinds)
         spoken |= speaks_of
         if holds is None:
             if speaks_of or rule.last:
@@ -130,6 +130,25 @@ def decide(settings: Settings, facts: Facts, kinds: Collection[ObjectKind]) -> D
     return Decision(tuple(found.values()), tuple(judged_rules), tuple(waits_for), nowhere)
 
 
+def spoken_kinds(settings: Settings, rule: Rule, kinds: Collection[ObjectKind]) -> set[ObjectKind]:
+    """The kinds a rule speaks of: those it names, else those its destinations receive, else (no destination) all."""
+    if rule.objects is not None:
+        named = set(rule.objects)
+    elif rule.destinations:
+        named = {kind for destination in _destinations(settings, rule) for kind in destination.receives}
+    else:
+        named = set(kinds)
+    return named & set(kinds)
+
+
+def sends_to(settings: Settings, rule: Rule, kinds: Collection[ObjectKind]) -> Iterator[tuple[ObjectKind, str]]:
+    """Which of these kinds a rule sends to which destination, where it holds."""
+    for destination in _destinations(settings, rule):
+        for kind in destination.receives if rule.objects is None else rule.objects:
+            if kind in kinds:
+                yield kind, destination.name
+
+
 def rules_version(settings: Settings) -> str:
     """A short hash of everything routing depends on: rules, and what each destination receives."""
     document = {
@@ -145,17 +164,6 @@ def _held_back(judged: JudgedRule, facts: Facts, kinds: Collection[ObjectKind]) 
     return None if judged.holds and judged.rule.hold_until_verdict and early else judged.holds
 
 
-def _spoken(settings: Settings, rule: Rule, kinds: Collection[ObjectKind]) -> set[ObjectKind]:
-    """The kinds a rule speaks of: those it names, else those its destinations receive, else (no destination) all."""
-    if rule.objects is not None:
-        named = set(rule.objects)
-    elif rule.destinations:
-        named = {kind for destination in _destinations(settings, rule) for kind in destination.receives}
-    else:
-        named = set(kinds)
-    return named & set(kinds)
-
-
 def _destinations(settings: Settings, rule: Rule) -> Iterator[Destination]:
     for name in rule.destinations:
         destination = settings.destination(name)
@@ -165,10 +173,8 @@ def _destinations(settings: Settings, rule: Rule) -> Iterator[Destination]:
 
 def _sends(settings: Settings, rule: Rule, facts: Facts, kinds: set[ObjectKind]) -> Iterator[Send]:
     priority = _asked(facts) if rule.priority is None else Priority[rule.priority.name]
-    for destination in _destinations(settings, rule):
-        for kind in destination.receives if rule.objects is None else rule.objects:
-            if kind in kinds:
-                yield Send(kind, destination.name, priority, (rule.name,))
+    for kind, destination in sends_to(settings, rule, kinds):
+        yield Send(kind, destination, priority, (rule.name,))
 
 
 def _asked(facts: Facts) -> Priority:

@@ -22,6 +22,7 @@ from node.settings.sections import (
     DicomSettings,
     MonitoringSettings,
     NodeSettings,
+    QualitySettings,
     StorageSettings,
     TlsSettings,
     WebSettings,
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
     completion: CompletionSettings = CompletionSettings()
     commitment: CommitmentSettings = CommitmentSettings()
     delivery: DeliverySettings = DeliverySettings()
+    quality: QualitySettings = QualitySettings()
     decoding: DecodingSettings = DecodingSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     peers: tuple[Peer, ...] = ()

@@ -22,7 +22,7 @@ class DicomSettings(Section):
     host: str = Field("127.0.0.1", description="loopback until you decide who may reach the node")
     port: Port = Field(11112, description="the registered DICOM port that needs no privileges")
     processes: int = Field(1, ge=1, le=16, description="one receiver fills a 1 Gbit/s line; more share the port")
-    maximum_associations: int = Field(50, ge=1, le=1000, description="each open association costs two threads")
+    maximum_associations: int = Field(50, ge=1, le=1000, description="each open association costs a thread")
     require_called_ae_title: bool = Field(False, description="many scanners are set up with a wrong called AE title")
     network_timeout_s: float = Field(
         60, gt=0, description="silence in the middle of a message or PDU: the sender is lost, and its slot is freed"
@@ -233,6 +233,15 @@ class DeliverySettings(Section):
     )
     decompression_timeout_s: float = Field(
         120, gt=0, description="a decoder that takes longer for one object hangs; it is ended and the object refused"
+    )
+
+
+class QualitySettings(Section):
+    """How image quality is judged."""
+
+    calibration: Path | None = Field(
+        None,
+        description="record of `pacsgate train calibrate`; empty: the cut points as shipped, without probabilities",
     )
 
 

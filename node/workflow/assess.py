@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ai.quality.assess import assess
-from ai.quality.document import series_from_document, to_document
+from ai.quality.calibration import Calibration
+from ai.quality.document import series_from_document, stamp_to_document, to_document
 from ai.quality.types import SeriesAssessment
 from ai.volumes.types import Assembly, RoledStack
 from node.workflow.assess_series import roles_of
@@ -29,8 +30,8 @@ class _Known:
 def assess_step(context: NodeContext, study_instance_uid: str, number: int) -> None:
     """Write one assessment per series.
 
-    Kept is what was said of a series when it closed, or in the revision before, as long as it has not changed and has
-    the same role among all series of the study as it had then.
+    Kept is what was said of a series when it closed, or in the revision before, as long as it has not changed, has the
+    same role among all series of the study as it had then, and would be judged by the same calibration.
     """
     study = context.study(study_instance_uid, number)
     with context.database.read() as session:
@@ -40,8 +41,9 @@ def assess_step(context: NodeContext, study_instance_uid: str, number: int) -> N
         if revision.closed_reason != REPLAYED:
             instances = stored_instances(session, revision)
             early = known_verdicts(session, revision.study_id, instances, PIPELINE_VERSION)
-    known = _still_valid(study.assembly, early, before)
-    document = to_document(assess(study.assembly, study.source, known=known.assessments))
+    calibration = context.calibration
+    known = _still_valid(study.assembly, early, before, calibration)
+    document = to_document(assess(study.assembly, study.source, known=known.assessments, calibration=calibration))
     again = f", {len(known.judged_again)} judged again in the light of the whole study" if known.judged_again else ""
     with context.database.session() as session:
         save_assessments(session, find_revision(session, study_instance_uid, number), document["series"])
@@ -58,12 +60,18 @@ def assess_step(context: NodeContext, study_instance_uid: str, number: int) -> N
 
 
 def _still_valid(
-    assembly: Assembly, early: Mapping[str, KnownVerdict], before: Mapping[str, Mapping[str, Any]]
+    assembly: Assembly,
+    early: Mapping[str, KnownVerdict],
+    before: Mapping[str, Mapping[str, Any]],
+    calibration: Calibration | None,
 ) -> _Known:
     assessments: dict[str, SeriesAssessment] = {}
     when_closed, kept, judged_again = 0, 0, {}
     for uid, entries in _by_series(assembly.stacks).items():
-        if uid in before and _rests_on(before[uid], entries):
+        earlier = before.get(uid) or (early[uid].document if uid in early else None)
+        if earlier is not None and not _calibrated_alike(earlier, calibration):
+            judged_again[uid] = "the calibration of the quality score has changed"
+        elif uid in before and _rests_on(before[uid], entries):
             assessments[uid] = series_from_document(before[uid])
             kept += 1
         elif uid in early and early[uid].roles == roles_of(entries):
@@ -79,6 +87,12 @@ def _rests_on(document: Mapping[str, Any], entries: Sequence[RoledStack]) -> boo
     return any(
         (str(entry.role), list(entry.reasons)) == (document["role"], document["role_reasons"]) for entry in entries
     )
+
+
+def _calibrated_alike(document: Mapping[str, Any], calibration: Calibration | None) -> bool:
+    """Whether today's calibration is that of an assessment; where there is no score, none was used."""
+    stamp = None if calibration is None else calibration.stamp_for(document["role"])
+    return document["score"] is None or document.get("calibration") == (stamp_to_document(stamp) if stamp else None)
 
 
 def _by_series(stacks: Sequence[RoledStack]) -> dict[str, list[RoledStack]]:

@@ -28,7 +28,7 @@ def assess_series_step(context: NodeContext, study_instance_uid: str, series_ins
     for instance in instances:
         context.objects.verify(instance.object_digest)
     series = context.load(study_instance_uid, instances, 0, utc_now())
-    judged = assess_series(series.assembly, series.source)
+    judged = assess_series(series.assembly, series.source, calibration=context.calibration)
     verdict = judged[0] if judged else _no_verdict(series_instance_uid, "no images that form a volume")
     _save(
         context,

@@ -1,12 +1,11 @@
 """Storage commitment at work: reports to peers that could not be made at once, and requests to destinations."""
 
-from node.dimse.storage_commitment import StorageCommitment, report_to
+from node.dimse.storage_commitment import StorageCommitment, commitment_policy, report_to
 from node.dimse.storage_commitment_scu import request_commitment
 from node.results.identity import derived_uid
 from node.settings import Destination
 from node.workflow.context import NodeContext
 from storage.commitment import check, mark_not_reported, mark_reported
-from storage.deliveries import RetryPolicy
 from storage.delivery_commitment import begin_request, deliver_uncommitted_again, has_uncommitted, request_failed
 from storage.models import utc_now
 
@@ -48,19 +47,20 @@ def request_commitment_step(context: NodeContext, destination_name: str, attempt
     if destination is None:
         fault = "the destination is no longer configured"
     else:
-        reports = StorageCommitment(context.database, context.objects)
+        reports = StorageCommitment(context.database, context.objects, commitment_policy(options))
         ae_title = context.settings.dicom.ae_title
         fault = request_commitment(destination, request, ae_title, reports, options.report_wait_s)
     if fault:
         with context.database.session() as session:
-            policy = None if destination is None else _policy(context)
+            policy = None if destination is None else commitment_policy(options)
             request_failed(session, transaction_uid, fault, policy, utc_now())
 
 
 def request_commitment_failed(context: NodeContext, destination_name: str, attempt: str, reason: str) -> None:
     """The step itself failed: a failed attempt like any other."""
+    policy = commitment_policy(context.settings.commitment)
     with context.database.session() as session:
-        request_failed(session, _transaction_uid(destination_name, attempt), reason, _policy(context), utc_now())
+        request_failed(session, _transaction_uid(destination_name, attempt), reason, policy, utc_now())
 
 
 def redeliver_uncommitted(context: NodeContext) -> None:
@@ -88,10 +88,6 @@ def _peer(context: NodeContext, ae_title: str) -> Destination | None:
 
 
 def _not_reported(context: NodeContext, request_id: int, reason: str, *, give_up: bool = False) -> None:
+    policy = None if give_up else commitment_policy(context.settings.commitment)
     with context.database.session() as session:
-        mark_not_reported(session, request_id, reason, None if give_up else _policy(context), utc_now())
-
-
-def _policy(context: NodeContext) -> RetryPolicy:
-    options = context.settings.commitment
-    return RetryPolicy(options.first_retry_s, options.backoff_rate, options.max_attempts)
+        mark_not_reported(session, request_id, reason, policy, utc_now())

@@ -15,6 +15,7 @@ from ai.volumes.assemble import assemble
 from ai.volumes.decoding import DecoderLimits, FrameDecoder
 from ai.volumes.load import DicomFileSource
 from ai.volumes.types import Assembly, PixelSource
+from node.calibration import calibration_of
 from node.live_settings import ConfigurationChange, LiveSettings
 from node.objects import open_objects
 from node.results.identity import ResultIdentity
@@ -116,6 +117,7 @@ class NodeContext:
         settings = self._live.current
         self.database = Database(settings.database_url)
         self.objects = open_objects(settings)
+        self.calibration = calibration_of(settings)
         self.decoder = FrameDecoder(DecoderLimits(settings.decoding.memory_bytes, settings.decoding.deadline_s))
         self._studies: OrderedDict[tuple[str, int], LoadedStudy] = OrderedDict()
         self._lock = threading.Lock()

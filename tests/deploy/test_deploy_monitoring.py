@@ -56,16 +56,13 @@ def scraped(judged_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _deliver_one(data_dir: Path) -> None:
-    from sqlalchemy import select
-
     from storage.database import Database
-    from storage.deliveries import mark_delivered
-    from storage.models import Delivery, utc_now
+    from storage.destinations import note_outcomes
+    from storage.models import utc_now
 
     database = Database(load_settings(storage={"data_dir": data_dir, "database_url": ""}).database_url)
     with database.session() as session:
-        delivery = session.scalars(select(Delivery).limit(1)).one()
-        mark_delivered(delivery, "0x0000", utc_now())
+        note_outcomes(session, "pacs", delivered=True, failure="", now=utc_now())
     database.dispose()
 
 

@@ -14,6 +14,7 @@ from node.health import HealthProbe
 from node.settings import Settings, TlsSettings, load_settings
 from node.signs_of_life import SignOfLife, clear, last_signs
 from storage.database import Database
+from storage.destinations import note_outcomes, remember_destinations
 from storage.models import Delivery, DeliveryState, Patient, ResultObject, RevisionState, Study, StudyRevision, utc_now
 from tests.fixtures.certificates import Authority
 
@@ -30,16 +31,19 @@ def _components(settings: Settings, database: Database) -> dict[str, dict[str, A
     return {component["kind"] + component["name"]: component for component in found.full()["components"]}
 
 
-def _children(**running: bool) -> list[dict[str, Any]]:
+def _children(number: int = 0, **running: bool) -> list[dict[str, Any]]:
     return [
-        {"slot": f"{kind}-0", "kind": kind, "running": alive, "restarts": 0 if alive else 3}
+        {"slot": f"{kind}-{number}", "kind": kind, "running": alive, "pid": 4711, "restarts": 0 if alive else 3}
         for kind, alive in running.items()
     ]
 
 
-def _study(database: Database, waited_s: float, delivery: DeliveryState, delivered_s: float | None = None) -> None:
+def _listens(settings: Settings, pid: int = 4711) -> None:
+    SignOfLife(settings.data_dir, "receiver-0").give(pid=pid)
+
+
+def _study(database: Database, waited_s: float, delivery: DeliveryState) -> None:
     at = utc_now() - timedelta(seconds=waited_s)
-    delivered_at = None if delivered_s is None else utc_now() - timedelta(seconds=delivered_s)
     with database.session() as session:
         patient = Patient(patient_id="1")
         study = Study(patient=patient, study_instance_uid="1.2", first_received_at=at, last_received_at=at)
@@ -66,13 +70,13 @@ def _study(database: Database, waited_s: float, delivery: DeliveryState, deliver
                 state=delivery,
                 created_at=at,
                 next_attempt_at=at,
-                delivered_at=delivered_at,
             )
         )
 
 
 def test_a_node_that_runs_is_ready_and_says_of_what(settings: Settings, database: Database) -> None:
     SignOfLife(settings.data_dir, "supervisor").give(children=_children(receiver=True, web=True, worker=True))
+    _listens(settings)
     SignOfLife(settings.data_dir, "worker-0").give()
     look = HealthProbe(settings, database).look()
     assert look.ready
@@ -93,6 +97,7 @@ def test_only_receivers_are_needed_to_receive(
     SignOfLife(settings.data_dir, "supervisor").give(
         children=_children(**({"receiver": True, "web": True, "worker": True} | dead))
     )
+    _listens(settings)
     look = HealthProbe(settings, database).look()
     (kind,) = dead
     assert look.ready is ready
@@ -101,9 +106,22 @@ def test_only_receivers_are_needed_to_receive(
 
 
 def test_one_receiver_of_two_is_limping(settings: Settings, database: Database) -> None:
-    SignOfLife(settings.data_dir, "supervisor").give(children=[*_children(receiver=True), *_children(receiver=False)])
+    SignOfLife(settings.data_dir, "supervisor").give(
+        children=[*_children(receiver=True), *_children(1, receiver=False)]
+    )
+    _listens(settings)
     look = HealthProbe(settings, database).look()
     assert (look.ready, look.terse()["components"]["receivers"]) == (True, "degraded")
+
+
+def test_a_receiver_that_has_only_started_does_not_count(settings: Settings, database: Database) -> None:
+    SignOfLife(settings.data_dir, "supervisor").give(children=_children(receiver=True))
+    first = HealthProbe(settings, database).look()
+    assert (first.ready, first.terse()["components"]["receivers"]) == (False, "down")
+    _listens(settings, pid=4710)
+    assert not HealthProbe(settings, database).look().ready, "that was the process before it"
+    _listens(settings)
+    assert HealthProbe(settings, database).look().ready
 
 
 def test_a_silent_supervisor_or_worker_is_down(
@@ -143,10 +161,14 @@ def test_an_old_queue_and_a_dead_pacs_are_said_and_leave_the_host_ready(
 
 
 def test_the_last_success_of_a_destination_is_known(settings: Settings, database: Database) -> None:
-    _study(database, 100, DeliveryState.DELIVERED, delivered_s=60)
+    """Also after a replay, when its deliveries are all due again."""
+    _study(database, 100, DeliveryState.PENDING)
+    with database.session() as session:
+        remember_destinations(session, ["pacs"])
+        note_outcomes(session, "pacs", delivered=True, failure="", now=utc_now() - timedelta(seconds=60))
     found = _components(settings, database)["destinationspacs"]
     assert found["figures"]["last_success_s"] == pytest.approx(60, abs=5)
-    assert found["state"] == "ok"
+    assert (found["state"], "nothing delivered yet" in found["detail"]) == ("ok", False)
 
 
 @pytest.mark.parametrize(
@@ -203,11 +225,15 @@ def test_many_askers_cost_one_look(settings: Settings, database: Database, monke
     assert len(looks) == 1
 
 
-def test_signs_of_life_are_written_seldom_read_defensively_and_cleared(tmp_path: Path) -> None:
+def test_signs_of_life_are_written_when_something_is_new_read_defensively_and_cleared(tmp_path: Path) -> None:
     sign = SignOfLife(tmp_path, "worker-0")
+    path = tmp_path / "run" / "worker-0.json"
     sign.give(number=1)
+    written = path.stat().st_mtime_ns
+    sign.give(number=1)
+    assert path.stat().st_mtime_ns == written
     sign.give(number=2)
-    assert last_signs(tmp_path)["worker-0"]["number"] == 1
+    assert last_signs(tmp_path)["worker-0"]["number"] == 2, "what is new is said at once"
     for name, content in (("half", '{"at": 1'), ("list", "[]"), ("words", '{"at": "x"}'), ("large", "1" * 100_000)):
         (tmp_path / "run" / f"{name}.json").write_text(content)
     assert set(last_signs(tmp_path)) == {"worker-0"}

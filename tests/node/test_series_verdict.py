@@ -15,6 +15,7 @@ from node.studies import show_study
 from node.workflow.assess import assess_step
 from node.workflow.assess_series import assess_series_step, series_failed
 from node.workflow.context import NodeContext
+from node.workflow.gate import gate_step
 from node.workflow.version import PIPELINE_VERSION
 from storage.completion import close_complete, close_series, series_to_close
 from storage.describe import describe_pending
@@ -22,6 +23,7 @@ from storage.evidence import CompletionPolicy
 from storage.ingest import Reception, ingest
 from storage.models import JournalEntry, SeriesAssessmentRow, SeriesVerdict, utc_now
 from storage.series import closed_series
+from tests.fixtures.calibrations import calibration_of_t2w
 
 pytestmark = pytest.mark.slow
 
@@ -110,6 +112,23 @@ def test_the_verdict_on_a_series_is_shown_while_the_study_is_received_and_taken_
     with context.database.read() as session:
         early = {row.document["series_instance_uid"]: row.document for row in session.scalars(select(SeriesVerdict))}
     assert assessed(context) == early
+
+
+def test_verdicts_of_another_calibration_are_not_taken_over(context: NodeContext, study: str) -> None:
+    for key in close_the_series(context):
+        assess_series_step(context, *key)
+    context.calibration = calibration_of_t2w(bad_up_to=1.0, good_from=0.0)
+    close_the_study(context, study)
+    (entry,) = journal(context, "assessed")
+    documents = assessed(context)
+    (t2w,) = (uid for uid, document in documents.items() if document["role"] == "t2w-axial")
+    assert entry.detail["judged_again"] == {t2w: "the calibration of the quality score has changed"}
+    assert documents[t2w]["verdict"] == "limited"
+    assert documents[t2w]["calibration"]["name"] == "Skyra, room 2"
+    assert all(documents[uid]["calibration"] is None for uid in documents.keys() - {t2w})
+    gate_step(context, study, 1)
+    judged = show_study(context.database, study)["assessment"]
+    assert (judged["verdict"], judged["calibration"]["by"]) == ("limited", "Dr Muster")
 
 
 def test_what_the_whole_study_sees_differently_is_judged_again_and_said(context: NodeContext, study: str) -> None:

@@ -137,6 +137,19 @@ def test_what_keeps_dying_is_started_ever_more_slowly(
     assert {entry["exit_code"] for entry in died} == {3}
 
 
+def test_a_planned_end_is_no_death(tmp_path: Path, child: Callable[[str], None]) -> None:
+    child(f"trap 'exit 0' TERM\necho trapped >> {tmp_path}/ready\n{FOR_EVER}")
+    with supervised(tmp_path) as (supervisor, _, logs):
+        worker = next(entry for entry in supervisor.children if entry.slot == "worker-0")
+        wait_until(lambda: ready(tmp_path) == 4)
+        os.kill(started(logs, "worker-0")[0], signal.SIGTERM)
+        wait_until(lambda: len(started(logs, "worker-0")) == 2)
+        assert worker.sign_of_life()["restarts"] == 0
+    ended = [entry for entry in logs if entry["event"] == "process.ended"]
+    assert [(entry["slot"], entry["log_level"]) for entry in ended] == [("worker-0", "info")]
+    assert not any(entry["event"] == "process.died" for entry in logs)
+
+
 def test_a_child_that_has_proved_itself_is_forgiven(
     tmp_path: Path, child: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,11 +114,17 @@ def acknowledged(senders: Sequence[Sender]) -> int:
     return sum(len(sender.acknowledged) for sender in senders)
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str, poll_s: float = 0.05) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.005)
+        time.sleep(poll_s)
+
+
+def wait_for_more(senders: Sequence[Sender], count: int = 1) -> None:
+    """Until so many more instances are acknowledged: looked at often, because it costs nothing, and kills follow."""
+    wanted = acknowledged(senders) + count
+    wait_until(lambda: acknowledged(senders) >= wanted, 60, "instances are acknowledged", poll_s=0.005)
 
 
 def _be(kind: str, config: Path, log: Path) -> None:
@@ -239,8 +245,7 @@ def test_killed_under_load(database_url: str, tmp_path: Path) -> None:
         with sending(node.dicom_port) as senders:
             for _ in range(DIRECT_KILLS):
                 kind = chance.choice(VICTIMS)
-                before = acknowledged(senders)
-                wait_until(lambda: acknowledged(senders) > before, 60, "instances are acknowledged")  # noqa: B023
+                wait_for_more(senders)
                 time.sleep(chance.uniform(0, 0.15))
                 processes.kill(kind)
                 kills[kind] += 1
@@ -263,15 +268,13 @@ def test_killed_under_the_supervisor(database_url: str, tmp_path: Path) -> None:
     with running_node(node):
         with sending(node.dicom_port) as senders:
             for slot in slots:
-                before = acknowledged(senders)
-                wait_until(lambda: acknowledged(senders) > before, 60, "instances are acknowledged")  # noqa: B023
+                wait_for_more(senders)
                 time.sleep(chance.uniform(0, 0.15))
                 wait_until(lambda: node.pid_of(slot) != killed.get(slot), 60, f"{slot} is started again")  # noqa: B023
                 killed[slot] = node.pid_of(slot)
                 os.kill(killed[slot], signal.SIGKILL)
             wait_until(lambda: all(node.pid_of(s) != killed[s] for s in killed), 60, "all are started again")
-            before = acknowledged(senders)
-            wait_until(lambda: acknowledged(senders) > before + 10, 60, "instances are acknowledged again")
+            wait_for_more(senders, 11)
         wait_until(lambda: described(database_url), 120, "all instances are described")
         assert node.stop() == 0
     assert node.log.read_text().count("process.died") == SUPERVISED_KILLS

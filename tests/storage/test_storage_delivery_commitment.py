@@ -7,7 +7,15 @@ import pytest
 from sqlalchemy import select, update
 
 from storage.database import Database
-from storage.deliveries import NewResult, Recipient, RetryPolicy, mark_delivered, save_results
+from storage.deliveries import (
+    NewResult,
+    Recipient,
+    RetryPolicy,
+    due_at,
+    mark_delivered,
+    retry_failed,
+    save_results,
+)
 from storage.delivery_commitment import (
     OwnRequest,
     apply_report,
@@ -64,6 +72,11 @@ def deliveries(database: Database) -> set[str]:
         return set(session.scalars(select(Delivery.state)))
 
 
+def due_deliveries(database: Database, at: datetime) -> int:
+    with database.read() as session:
+        return len(due_at(session, "pacs", at, limit=10))
+
+
 def due(database: Database, at: datetime) -> list[str]:
     with database.read() as session:
         return [one.attempt for one in due_commitments(session, at)]
@@ -82,8 +95,8 @@ def test_everything_due_goes_into_one_request_which_a_crash_does_not_change(deli
 def test_a_report_commits_what_is_safe_and_sends_the_rest_again(delivered: Database) -> None:
     ask(delivered, "1.9.1", NOON)
     with delivered.session() as session:
-        assert apply_report(session, "1.9.1", [UIDS[0]], {UIDS[1]: 0x0112}, after(1))
-        assert not apply_report(session, "1.9.99", [UIDS[0]], {}, after(1))
+        assert apply_report(session, "1.9.1", [UIDS[0]], {UIDS[1]: 0x0112}, POLICY, after(1))
+        assert not apply_report(session, "1.9.99", [UIDS[0]], {}, POLICY, after(1))
     with delivered.read() as session:
         safe = session.scalars(select(DeliveryCommitment).where(DeliveryCommitment.sop_instance_uid == UIDS[0])).one()
         assert (safe.state, safe.committed_at) == ("done", after(1))
@@ -96,6 +109,33 @@ def test_a_report_commits_what_is_safe_and_sends_the_rest_again(delivered: Datab
     again_asked = ask(delivered, "1.9.2", after(5))
     assert again_asked is not None
     assert again_asked.items == ((SR, UIDS[1]),)
+
+
+def test_what_it_never_commits_itself_to_goes_ever_more_slowly_and_ends_as_a_dead_letter(delivered: Database) -> None:
+    waits = []
+    for attempt in range(POLICY.max_attempts):
+        asked_at = after(1000 * attempt)
+        ask(delivered, f"1.9.{attempt}", asked_at)
+        with delivered.session() as session:
+            assert apply_report(session, f"1.9.{attempt}", [], dict.fromkeys(UIDS, 0x0110), POLICY, asked_at)
+        assert due_deliveries(delivered, asked_at) == 0, "never at once"
+        with delivered.session() as session:
+            for delivery in session.scalars(select(Delivery).where(Delivery.state == "pending")):
+                waits.append((delivery.next_attempt_at - asked_at).total_seconds())
+                mark_delivered(delivery, "0x0000", after(1000 * (attempt + 1)))
+                uid = delivery.result.sop_instance_uid
+                expect_commitment(session, SR, uid, "pacs", after(1000 * (attempt + 1)))
+    assert waits == [5, 5, 10, 10]
+    assert deliveries(delivered) == set(states(delivered).values()) == {"failed"}
+    with delivered.session() as session:
+        assert set(session.scalars(select(Delivery.status))) == {"pacs cannot commit itself: failure reason 0110H"}
+        messages = session.scalars(
+            select(JournalEntry.message).where(JournalEntry.event == "delivery-commitment-failed")
+        ).all()
+        assert all("given up after 3 attempts" in message for message in messages)
+        assert len(messages) == 2
+        assert retry_failed(session, after(9000)) == 2
+    assert due_deliveries(delivered, after(9000)) == 2, "until a person has them sent once more"
 
 
 def test_a_request_that_is_not_taken_is_made_again_and_given_up(delivered: Database) -> None:
@@ -120,5 +160,5 @@ def test_what_is_never_reported_on_is_delivered_again(delivered: Database) -> No
     assert deliveries(delivered) == {"pending"}
     with delivered.session() as session:
         assert not has_uncommitted(session, after(10**6))
-        assert apply_report(session, "1.9.1", UIDS, {}, after(3700)), "late, but welcome"
+        assert apply_report(session, "1.9.1", UIDS, {}, POLICY, after(3700)), "late, but welcome"
     assert set(states(delivered).values()) == {"done"}

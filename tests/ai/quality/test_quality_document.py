@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ai.quality.document import from_document, to_document
 from ai.quality.types import (
+    CalibrationStamp,
     Code,
     Finding,
     GateDecision,
@@ -50,6 +51,8 @@ SERIES = st.builds(
     meets_standard=st.none() | st.booleans(),
     role_reasons=tuples(TEXT),
     not_checkable=tuples(TEXT),
+    novelty=TEXT,
+    calibration=st.none() | st.builds(CalibrationStamp, TEXT, TEXT, TEXT, TEXT, TEXT),
 )
 STUDY = st.builds(
     StudyAssessment,
@@ -57,7 +60,7 @@ STUDY = st.builds(
     st.sampled_from(Verdict),
     TEXT,
     tuples(SERIES, 2),
-    st.builds(GateDecision, st.booleans(), tuples(TEXT)),
+    st.builds(GateDecision, st.booleans(), tuples(TEXT), TEXT, TEXT),
     tuples(FINDING),
 )
 

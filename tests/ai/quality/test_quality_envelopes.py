@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ai.quality.assess import assess
 from ai.quality.envelopes import BadEnvelope, Reach, envelope_of, read_envelopes, shipped_envelopes
 from ai.quality.projection import exposed_field, exposure_metrics, projection_metrics
-from ai.quality.scoring import CRITERIA
+from ai.quality.scoring import CRITERIA, DEFECTS
 from ai.quality.tomography import global_noise_level, soft_tissue, streak_index, tomography_metrics
 from ai.quality.types import SeriesAssessment, Verdict
 from ai.volumes.types import (
@@ -55,7 +55,8 @@ def test_the_shipped_table_has_criteria_wherever_it_promises_a_verdict() -> None
         assert envelope.source
         if envelope.verdict is not Reach.NONE:
             roles = envelope.roles or tuple(modality.lower() for modality in envelope.modalities)
-            assert set(roles) <= set(CRITERIA), envelope.name
+            criteria = CRITERIA if envelope.verdict is Reach.FULL else DEFECTS
+            assert set(roles) <= set(criteria), envelope.name
 
 
 @given(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai.quality import codes
-from ai.quality.gate import choose_by_quality, judge_series, judge_study, worse
+from ai.quality.gate import choose_by_quality, judge_series, judge_study, widened, worse
 from ai.quality.metrics import slice_metrics, volume_metrics
 from ai.quality.types import Finding, SeriesAssessment, Severity, Verdict
 from ai.volumes.select import choose
@@ -165,3 +165,24 @@ def test_missing_slices_limit_and_many_disqualify(made) -> None:
 def test_a_short_slab_is_limited_then_non_diagnostic(made) -> None:
     verdicts = [judged(made, made.pelvis(slices=count)).verdict for count in (19, 12, 6)]
     assert verdicts == [D, L, N]
+
+
+def test_a_part_of_diffusion_that_nobody_looked_at_limits_the_study_and_shuts_the_gate(made) -> None:
+    study = judge(made, {T2: D, DWI: NOT, ADC: D})
+    assert (study.verdict, study.gate.open, study.gate.rule) == (L, False, "part-not-assessed")
+    assert judge(made, {T2: D, DWI: NOT, ADC: N}).verdict is N
+
+
+def test_every_decision_quotes_its_rule_and_the_source(made) -> None:
+    gate = judge(made, {T2: D, DWI: D, ADC: D}).gate
+    assert gate.rule == "both-diagnostic"
+    assert gate.statement.endswith("[PI-QUAL v2]")
+
+
+@given(st.sampled_from(Verdict), st.sampled_from(["", "a coil nobody has seen"]))
+def test_novelty_limits_and_never_rejects(verdict: Verdict, novelty: str) -> None:
+    series = replace(assessment(T2, Role.T2W_AXIAL, verdict), novelty=novelty)
+    result = widened(series)
+    assert result.verdict is (L if novelty and verdict is D else verdict)
+    assert widened(result) == result
+    assert novelty in result.reason or verdict is not D

@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from ai.quality import ghosting, motion, noise, sharpness, uniformity
 from ai.quality.acquired import AcquiredGrid, acquired_grid, acquired_resolution, to_acquired
-from ai.quality.metrics import DEFINITIONS, slice_metrics, volume_metrics
+from ai.quality.definitions import DEFINITIONS
+from ai.quality.metrics import slice_metrics, volume_metrics
 from ai.volumes.types import Volume
 
 SIZE = 256
@@ -19,6 +20,18 @@ SIZE = 256
 def disc(radius: float = 0.5) -> np.ndarray:
     y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
     return np.asarray((y**2 + x**2 < radius**2).astype(float))
+
+
+def repetitions(image: np.ndarray, phase_axis: int) -> tuple[ghosting.Repetition, ghosting.Repetition]:
+    detail = motion.local_detail(image)
+    phase, frequency = (ghosting.repetition(detail, 0.5, axis) for axis in (phase_axis, 1 - phase_axis))
+    assert phase is not None
+    assert frequency is not None
+    return phase, frequency
+
+
+def prominence(image: np.ndarray, phase_axis: int) -> float:
+    return ghosting.ghost_prominence(*repetitions(image, phase_axis))
 
 
 @given(sigma=st.floats(0.1, 1e4), seed=st.integers(0, 2**32 - 1))
@@ -74,8 +87,23 @@ def test_edge_width_is_not_told_for_noise() -> None:
 
 def test_gradient_concentration_of_noise_is_that_of_a_rayleigh_variable() -> None:
     image = np.random.default_rng(6).normal(0, 1.0, (SIZE, SIZE))
-    assert motion.gradient_concentration(image, (0.5, 0.5)) == pytest.approx(2.0 / np.sqrt(np.pi), abs=0.02)
-    assert motion.gradient_concentration(np.ones((SIZE, SIZE)), (0.5, 0.5)) is None
+    gradient = motion.gradient_magnitude(image, (0.5, 0.5))
+    flat = motion.gradient_magnitude(np.ones((SIZE, SIZE)), (0.5, 0.5))
+    assert motion.gradient_concentration(gradient) == pytest.approx(2.0 / np.sqrt(np.pi), abs=0.02)
+    assert motion.gradient_concentration(flat) is None
+
+
+def test_gradient_entropy_has_its_limits_and_that_of_noise() -> None:
+    single = np.zeros((64, 64))
+    single[5, 5] = 3.0
+    assert motion.gradient_entropy(single) == pytest.approx(0.0)
+    assert motion.gradient_entropy(np.full((64, 64), 3.0)) == pytest.approx(1.0)
+    assert motion.gradient_entropy(np.zeros((64, 64))) is None
+    # Rayleigh variable of unit mean m: the entropy of the shares is ln(n) less the mean of m ln(m).
+    rayleigh = np.hypot(*np.random.default_rng(6).normal(0, 1.0, (2, SIZE, SIZE)))
+    unit = rayleigh / rayleigh.mean()
+    expected = 1.0 - float(np.mean(unit * np.log(unit))) / np.log(unit.size)
+    assert motion.gradient_entropy(rayleigh) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -83,13 +111,23 @@ def test_gradient_concentration_of_noise_is_that_of_a_rayleigh_variable() -> Non
 def test_ghost_shows_along_the_phase_axis_only(made, axis: int, share: float) -> None:
     image = made.pelvis(slices=1, size=SIZE)[0]
     ghosted = image + share * np.roll(image, SIZE // 3, axis=axis)
-    clean = ghosting.ghost_prominence(image, (0.5, 0.5), axis)
-    along = ghosting.ghost_prominence(ghosted, (0.5, 0.5), axis)
-    across = ghosting.ghost_prominence(ghosted, (0.5, 0.5), 1 - axis)
-    assert clean is not None
-    assert along is not None
-    assert across is not None
+    clean, along, across = (
+        prominence(seen, phase_axis) for seen, phase_axis in ((image, axis), (ghosted, axis), (ghosted, 1 - axis))
+    )
     assert along > 3.0 * max(clean, across)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_nyquist_ghost_is_one_at_half_the_field_of_view_and_no_other(made, axis: int) -> None:
+    image = made.pelvis(slices=1, size=SIZE)[0]
+    half, third = (image + 0.2 * np.roll(image, SIZE // period, axis=axis) for period in (2, 3))
+    clean = ghosting.nyquist_ghost(*repetitions(image, axis))
+    ghost = ghosting.nyquist_ghost(*repetitions(half, axis))
+    assert clean is not None
+    assert ghost is not None
+    assert ghost > 0.1 > 0.03 > clean
+    assert ghosting.nyquist_ghost(*repetitions(half, 1 - axis)) == 0.0
+    assert ghosting.nyquist_ghost(*repetitions(third, axis)) < 0.2 * ghost
 
 
 def test_air_ghost_ratio_of_a_known_ghost() -> None:

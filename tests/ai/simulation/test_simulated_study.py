@@ -120,7 +120,7 @@ def test_motion_ruins_the_t2_and_spares_the_diffusion(
     ruined = simulate_study(3, "motion", 5, protocols=protocols, spacing_mm=COARSE_MM)
     gland = clean_study.truth.gland
     clean, moved = (study.of(SeriesKind.T2_AXIAL).pixels[0][gland].astype(float) for study in (clean_study, ruined))
-    assert np.corrcoef(clean, moved)[0, 1] < 0.6
+    assert np.corrcoef(clean, moved)[0, 1] < 0.75
     for kind in (SeriesKind.DWI, SeriesKind.ADC):
         np.testing.assert_array_equal(ruined.of(kind).pixels, clean_study.of(kind).pixels)
 

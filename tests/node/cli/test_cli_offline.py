@@ -172,10 +172,10 @@ def test_a_study_that_fails_does_not_take_the_others_with_it(
 
     healthy = offline.assess_document
 
-    def assess_document(study: Any, progress: Any) -> dict[str, Any]:
+    def assess_document(study: Any, *rest: Any) -> dict[str, Any]:
         if study.study_instance_uid == study_of(simulated_files):
             raise RuntimeError("no good")
-        return healthy(study, progress)
+        return healthy(study, *rest)
 
     monkeypatch.setattr(offline, "assess_document", assess_document)
     result = pacsgate("assess", simulated_files[0], ruined_files[0], "--json")

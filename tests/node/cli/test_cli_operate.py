@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from node.settings import load_settings
 from node.web.app import create_app
+from tests.fixtures.calibrations import calibration_of_t2w
 from tests.fixtures.dcmtk import free_port
 from tests.fixtures.json_contract import check_assessment
 
@@ -20,7 +22,8 @@ Command = Callable[..., Result]
 
 COMMANDS = (
     *("up", "process", "assess", "detect", "simulate", "send", "studies", "studies list", "studies show"),
-    *("studies replay", "status", "doctor", "train", "evaluate", "token", "token create", "config", "config show"),
+    *("studies replay", "status", "doctor", "evaluate", "token", "token create", "config", "config show"),
+    *("train", "train calibrate", "train grading-sheet"),
     *("destinations", "destinations list", "destinations pause", "destinations resume", "rules", "rules test"),
     *("rules check", "deliveries", "deliveries list", "deliveries retry"),
 )
@@ -105,6 +108,20 @@ def test_a_replay_without_a_destination_is_refused(pacsgate: Command, data_dir: 
     assert "no result that a configured destination receives" in result.stderr
 
 
+def test_status_tells_what_judges_image_quality(pacsgate: Command, data_dir: Path, tmp_path: Path) -> None:
+    made, config = tmp_path / "record.json", tmp_path / "pacsgate.toml"
+    calibration_of_t2w().save(made)
+    config.write_text(f'[quality]\ncalibration = "{made}"\n')
+    assert "judged by: the cut points as shipped" in pacsgate("status", "--data-dir", data_dir).stdout
+    assert (
+        "judged by: Skyra, room 2, by Dr Muster"
+        in pacsgate("status", "--data-dir", data_dir, "--config", config).stdout
+    )
+    made.unlink()
+    document = json.loads(pacsgate("status", "--data-dir", data_dir, "--config", config, "--json").stdout)
+    assert "cannot be read" in document["calibration"]["error"]
+
+
 def test_the_database_password_is_not_shown(pacsgate: Command, tmp_path: Path) -> None:
     config = tmp_path / "pacsgate.toml"
     config.write_text('[storage]\ndatabase_url = "postgresql+psycopg://gate:secret@db/pacsgate"\n')
@@ -136,6 +153,7 @@ def test_status_counts(pacsgate: Command, data_dir: Path, simulated_files: list[
         "revisions": {"finished": 1},
         "deliveries": [{"destination": "pacs", "state": "pending", "count": 3}],
         "configuration": None,
+        "calibration": None,
     }
     assert "deliveries to pacs pending" in pacsgate("status", "--data-dir", data_dir).stdout
 
@@ -235,14 +253,23 @@ def test_the_doctor_survives_what_it_finds(pacsgate: Command, tmp_path: Path, te
     assert code == 1
 
 
+def test_the_doctor_connects_to_no_port_of_ours(pacsgate: Command, tmp_path: Path) -> None:
+    """A node that runs would take it for a peer that fails its handshake, and raise the alarm."""
+    with socket.create_server(("127.0.0.1", 0)) as node:
+        node.setblocking(False)
+        taken, free = node.getsockname()[1], free_port()
+        _, checks = doctor(pacsgate, tmp_path, f"[dicom]\nport = {taken}\n[web]\nport = {free}")
+        assert (checks["DICOM port"]["state"], checks["web port"]["state"]) == ("warn", "ok")
+        assert "in use (this node running?)" in checks["DICOM port"]["detail"]
+        with pytest.raises(BlockingIOError):
+            node.accept()
+
+
+def test_a_port_that_cannot_be_opened_is_a_failure(pacsgate: Command, tmp_path: Path) -> None:
+    _, checks = doctor(pacsgate, tmp_path, "[web]\nhost = '192.0.2.1'")
+    assert checks["web port"]["state"] == "fail", "no address of this host (TEST-NET-1)"
+
+
 def test_the_doctor_knows_ipv6(pacsgate: Command, tmp_path: Path) -> None:
     _, checks = doctor(pacsgate, tmp_path, "[web]\nhost = '::1'")
     assert checks["web port"]["state"] in ("ok", "warn")
-
-
-def test_a_recipe_that_is_not_there_yet_is_said(pacsgate: Command) -> None:
-    assert "quality" in pacsgate("train").stdout
-    planned, unknown = pacsgate("train", "quality"), pacsgate("train", "magic")
-    assert (planned.exit_code, unknown.exit_code) == (2, 2)
-    assert "not in this version yet" in planned.stderr
-    assert "unknown" in unknown.stderr

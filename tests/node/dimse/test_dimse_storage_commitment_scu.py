@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from node.workflow.context import NodeContext
 from node.workflow.deliver import deliver_step
 from storage.delivery_commitment import due_commitments
 from storage.destinations import due_runs
-from storage.models import DeliveryCommitment, utc_now
+from storage.models import Delivery, DeliveryCommitment, utc_now
 from tests.fixtures.dcmtk import free_port
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ class Pacs:
     """A PACS with the Storage and Storage Commitment services, and what it was asked."""
 
     when: str
-    """``at once`` on the same association, ``later`` or ``refused``."""
+    """``at once`` on the same association, ``later`` or ``refused``; ``never``: at once, that it keeps nothing."""
     port: int = field(default_factory=free_port)
     kept: set[str] = field(default_factory=set)
     asked: list[Dataset] = field(default_factory=list)
@@ -53,16 +54,22 @@ class Pacs:
             return 0x0110, None
         information = event.action_information
         self.asked.append(information)
-        if self.when == "at once":
+        if self.when in ("at once", "never"):
             threading.Timer(0.3, self.report, (event.assoc, information)).start()
         return 0x0000, None
 
     def report(self, association: Any, information: Dataset) -> None:
         answer = Dataset()
         answer.TransactionUID = information.TransactionUID
-        answer.ReferencedSOPSequence = list(information.ReferencedSOPSequence)
+        references = list(information.ReferencedSOPSequence)
+        if self.when == "never":
+            for reference in references:
+                reference.FailureReason = 0x0110
+            answer.FailedSOPSequence = references
+        else:
+            answer.ReferencedSOPSequence = references
         status, _ = association.send_n_event_report(
-            answer, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            answer, 2 if self.when == "never" else 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
         assert status.Status == 0x0000
 
@@ -92,7 +99,7 @@ def node(data_dir: Path, pacs: Pacs) -> Iterator[NodeContext]:
         load_settings(
             storage={"data_dir": data_dir, "database_url": ""},
             destinations=[destination | {"request_commitment": True}],
-            commitment={"report_wait_s": 5 if pacs.when == "at once" else 0.1},
+            commitment={"report_wait_s": 5 if pacs.when in ("at once", "never") else 0.1},
         )
     )
     try:
@@ -146,3 +153,15 @@ def test_a_pacs_that_refuses_is_asked_again(data_dir: Path) -> None:
         deliver_and_ask(context)
         assert {(row.state, row.attempts) for row in rows(context)} == {("pending", 1)}
         assert all("refused the storage commitment request with status 0x0110" in row.status for row in rows(context))
+
+
+def test_a_pacs_that_keeps_nothing_is_sent_it_again_only_after_a_wait(data_dir: Path) -> None:
+    with Pacs("never").running() as pacs, node(data_dir, pacs) as context:
+        deliver_and_ask(context)
+        with context.database.read() as session:
+            assert due_runs(session, utc_now()) == []
+            (run,) = due_runs(session, utc_now() + timedelta(seconds=context.settings.commitment.first_retry_s))
+            deliveries = session.scalars(select(Delivery)).all()
+            assert {delivery.state for delivery in deliveries} == {"pending"}
+            assert {delivery.status for delivery in deliveries} == {"pacs cannot commit itself: failure reason 0110H"}
+        assert run.destination == "pacs"

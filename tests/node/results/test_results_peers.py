@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from node.results.quality_report import quality_report
 from node.results.segmentation import lesion_segmentation
 from node.results.source import SourceStudy
 from node.results.write import to_bytes
+from tests.fixtures.calibrations import calibration_of_t2w
 
 pytestmark = pytest.mark.peers
 
@@ -111,12 +112,16 @@ def test_absent_form_and_shut_gate_pass(make: Any, tmp_path: Path, dciodvfy: Cal
     headers = make.headers(PatientSex="M", StudyID="1")
     source, identity = SourceStudy(headers), make.identity(headers)
     clear = make.detection(make.stack(headers.values()), above=(False,))
+    calibrated = make.assessment(headers)
+    series = tuple(replace(one, calibration=calibration_of_t2w().stamp) for one in calibrated.series)
     written = write(
         tmp_path,
+        calibrated=quality_report(source, replace(calibrated, series=series), None, identity),
         shut=quality_report(source, make.assessment(headers, gate_open=False), None, identity),
         clear=lesion_report(source, clear, None, identity),
     )
-    assert [dciodvfy(path) for path in written.files] == [[], []]
+    assert [dciodvfy(path) for path in written.files] == [[], [], []]
+    assert "Skyra, room 2" in dumped(tmp_path / "calibrated.dcm")
     assert "Not Attempted" in dumped(tmp_path / "shut.dcm")
     assert "Absent" in dumped(tmp_path / "clear.dcm")
 

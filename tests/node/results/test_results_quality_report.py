@@ -18,7 +18,9 @@ from node.results.identity import ResultIdentity
 from node.results.quality_report import MAX_WORST_SLICES, quality_report
 from node.results.source import SourceError, SourceStudy
 from node.results.write import to_bytes
+from tests.fixtures.calibrations import calibration_of_t2w
 
+ALGORITHM_PARAMETERS = Code("111002", "DCM", "Algorithm Parameters")
 RID = {Verdict.DIAGNOSTIC: "RID12", Verdict.LIMITED: "RID13", Verdict.NON_DIAGNOSTIC: "RID14"}
 FAILED = DetectionResult(DetectionState.FAILED, "The ADC map is upside down.", Algorithm("baseline", "1.2"))
 SHUT = DetectionResult(DetectionState.NOT_ATTEMPTED, "Gate shut.", Algorithm("baseline", "1.2"))
@@ -140,6 +142,26 @@ def test_standard_met_or_not(
     (group,) = groups(report)
     assert set(values(group, codes.QUALITY_ASSESSMENT)) == expected
     assert values(group, codes.QUALITY_CONTROL_STANDARD) == (["130608"] if len(expected) == 2 else [])
+
+
+def test_the_calibration_stands_in_the_report_and_with_the_algorithm(
+    make: Any, headers: dict[str, Dataset], source: SourceStudy
+) -> None:
+    assessment, identity = make.assessment(headers), make.identity(headers)
+    plain = quality_report(source, assessment, None, identity)
+    assert any(text.startswith("Verdicts on series: cut points as shipped") for text in comments(plain))
+    assert named(plain, ALGORITHM_PARAMETERS) == []
+    stamp = calibration_of_t2w().stamp
+    first = replace(assessment.series[0], calibration=stamp, novelty="a coil nobody has seen")
+    gate = replace(assessment.gate, rule="t2w-limited", statement="Limited images are read. [PI-QUAL v2]")
+    report = quality_report(
+        source, replace(assessment, series=(first, *assessment.series[1:]), gate=gate), None, identity
+    )
+    for words in ("Skyra, room 2, by Dr Muster, 2026-03-02T10:00:00+00:00", stamp.sha256[:12]):
+        assert any(words in text for text in comments(root_evaluations(report)))
+        assert [words in str(item.TextValue) for item in named(report, ALGORITHM_PARAMETERS)] == [True]
+    assert "Gate rule t2w-limited: Limited images are read. [PI-QUAL v2]" in comments(root_evaluations(report))
+    assert "Unlike the series the score was made on: a coil nobody has seen" in comments(groups(report)[0])
 
 
 def test_gate_shut_reads_as_not_attempted(make: Any, headers: dict[str, Dataset], source: SourceStudy) -> None:

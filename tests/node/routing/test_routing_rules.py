@@ -282,6 +282,46 @@ def test_what_is_sent_early_is_what_would_be_sent_late(
         assert sent(early) == sent(late)
 
 
+def advice_on(*rules: dict[str, Any]) -> str:
+    return "\n".join(shortcomings(settings(*rules)))
+
+
+def test_it_is_said_what_a_rule_takes_away_from_who_receives_it() -> None:
+    repeat = {"when": {"verdict": ("non-diagnostic",)}, "destinations": ["research"], "objects": ["quality-report"]}
+    assert "rule r0 takes quality-report away from pacs" in advice_on(repeat)
+    assert "away" not in advice_on(repeat | {"destinations": ["research", "pacs"]})
+    assert "away" not in advice_on(repeat, {"objects": ["quality-report"]}), "another rule always does"
+    behind = advice_on(repeat | {"last": True}, {"objects": ["quality-report"]})
+    assert "r0 takes quality-report away from pacs" in behind, "which is not reached"
+    assert "away" not in advice_on(repeat | {"destinations": []}), "on purpose, and said otherwise"
+
+
+def test_it_is_said_that_a_rule_adds_nothing_to_receives() -> None:
+    good = {"when": {"verdict": ("diagnostic",)}, "destinations": ["archive"], "objects": ["original"]}
+    assert "rule r0 is pointless: original goes to archive by receives" in advice_on(good)
+    for difference in ({"priority": "stat"}, {"last": True}, {"hold_until_verdict": True}, {"destinations": ["pacs"]}):
+        assert "pointless" not in advice_on(good | difference), difference
+    assert "pointless" not in advice_on(good, {"when": {"modality": ("MR",)}, "objects": ["original"]}), "needed beside"
+    assert "r0 sends nothing" in advice_on({"destinations": ["research"]})
+
+
+@given(rules=rule_lists, world=worlds, asked=kinds)
+def test_nothing_is_withheld_or_useless_without_advice(
+    rules: list[dict[str, Any]], world: dict[str, tuple[str, ...]], asked: list[ObjectKind]
+) -> None:
+    configured = settings(*rules)
+    advice = list(shortcomings(configured))
+    got = sent(decide(configured, facts(**world), asked))
+    received = {(kind.value, name) for kind in asked for name in configured.receivers_of(kind)}
+    if not any("names no destination" in one for one in advice):
+        for kind, name in received - got:
+            assert any(kind in one and f"away from {name}" in one for one in advice)
+    for rule in configured.rules:
+        if any(one.startswith(f"rule {rule.name} is pointless") for one in advice):
+            without = configured.model_copy(update={"rules": tuple(r for r in configured.rules if r is not rule)})
+            assert sent(decide(without, facts(**world), asked)) == got
+
+
 @given(rules=rule_lists)
 def test_advice_is_given_on_any_rules(rules: list[dict[str, Any]]) -> None:
     assert all(isinstance(advice, str) for advice in shortcomings(settings(*rules)))

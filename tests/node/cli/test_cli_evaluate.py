@@ -1,4 +1,4 @@
-"""The research commands: what is not there is said, what cannot be asked is refused, figures reach table and JSON."""
+"""The commands ``evaluate``: what cannot be asked is refused, figures reach table and JSON."""
 
 import json
 
@@ -10,12 +10,6 @@ from ai.evaluation.detection import DetectionRecord
 from ai.evaluation.quality import QualityRecord
 from ai.quality.types import Verdict
 from ai.volumes.types import Role
-
-
-def test_train_lists_what_is_not_there_yet(pacsgate) -> None:
-    assert "lesion detector" in pacsgate("train").stdout
-    assert pacsgate("train", "detector").exit_code == 2
-    assert "unknown recipe" in pacsgate("train", "soup").stderr
 
 
 @pytest.mark.parametrize(
