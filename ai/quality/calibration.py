@@ -24,7 +24,8 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from ai.quality.scoring import CRITERIA, LIMITED_BELOW, METRIC_DEFINITIONS, score_definition
+from ai.quality.definitions import METRICS_VERSION
+from ai.quality.scoring import CRITERIA, LIMITED_BELOW, score_definition
 from ai.quality.types import CalibrationStamp, SeriesAssessment, Verdict
 from ai.volumes.types import Role
 
@@ -43,7 +44,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Roles whose scores are made alike and are therefore calibrated together."""
 
 SHIPPED: Final = CalibrationStamp(
-    "cut points as shipped", "", "", score_definition(tuple(CRITERIA)), f"rules {METRIC_DEFINITIONS}"
+    "cut points as shipped", "", "", score_definition(tuple(CRITERIA)), f"rules, metrics {METRICS_VERSION}"
 )
 """What judges where a site has no calibration: the published cut points, which promise no error rate."""
 

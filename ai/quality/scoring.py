@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ai.quality import codes
+from ai.quality.definitions import METRICS_VERSION
 from ai.quality.types import Code
 from ai.volumes.types import Role
 
@@ -212,9 +213,6 @@ CRITERIA: Mapping[str, tuple[Criterion, ...]] = {
 DEFECTS: Mapping[str, tuple[Criterion, ...]] = {"ct": (_MISSING,), "cr": _RADIOGRAPH, "dx": _RADIOGRAPH}
 """What is a defect of any image of a role that has no full verdict; without one it is not assessed."""
 
-METRIC_DEFINITIONS = "1"
-"""Rises whenever a metric of ``ai.quality`` gives another value for the same image: scores are then other scores."""
-
 
 def score_definition(roles: Sequence[str]) -> str:
     """SHA-256 over all that makes the score of these roles; what was learned of scores holds for this definition only.
@@ -225,4 +223,4 @@ def score_definition(roles: Sequence[str]) -> str:
     criteria = [
         (str(role), [(one.metric, one.curve, one.per_slice) for one in CRITERIA[role]]) for role in sorted(roles)
     ]
-    return hashlib.sha256(repr((METRIC_DEFINITIONS, WORST_SHARE, criteria)).encode()).hexdigest()
+    return hashlib.sha256(repr((METRICS_VERSION, WORST_SHARE, criteria)).encode()).hexdigest()
