@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from ai.detection.candidates import MAXIMUM_CANDIDATES, PEAK_SHARE, extract_candidates, measure
 from ai.detection.gland import locate_gland
-from ai.detection.patient_grid import Box, crop
 from ai.detection.suspicion import CHANCE_Z, LESION_SCALE_MM, WEIGHTS, SuspicionNotComputable, suspicion
 from ai.detection.types import Algorithm, DetectionResult, DetectionState, Diffusion
 from ai.volumes.adc import DiffusionMaps, derive_diffusion
 from ai.volumes.diffusion_set import choose_diffusion_set, comparable_frame_of_reference
-from ai.volumes.geometry import overlap_fraction, resample
+from ai.volumes.geometry import Box, crop, overlap_fraction, resample
 from ai.volumes.load import load_volume
 from ai.volumes.select import MIN_B_VALUES_FOR_A_FIT
 from ai.volumes.types import Assembly, Geometry, PixelSource, PixelsUnavailable, Stack, Volume

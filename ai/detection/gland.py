@@ -17,14 +17,13 @@ The result is a region of interest for candidates, not a segmentation to measure
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 
 from ai.detection.gland_outline import MAXIMUM_LOG_ODDS, grid_around, outline
 from ai.detection.gland_search import find_ellipsoid, symmetry_midline_mm
-from ai.detection.patient_grid import crop, index_box, patient_grid
+from ai.detection.patient_grid import patient_grid
 from ai.detection.types import Diffusion
-from ai.volumes.geometry import resample
+from ai.volumes.geometry import crop, index_box, resample, resample_coarser
 from ai.volumes.types import Geometry, Volume
 
 MINIMUM_CONTRAST = 0.8
@@ -54,7 +53,7 @@ def locate_gland(t2: Volume, diffusion: Diffusion | None = None) -> NDArray[np.b
     """
     region = np.zeros(t2.geometry.shape, bool)
     grid = patient_grid(t2.geometry, SEARCH_SPACING_MM, SEARCH_HALF_EXTENT_MM)
-    t2_signal = _on_grid(t2.pixels, t2.geometry, grid)
+    t2_signal = resample_coarser(t2.pixels, t2.geometry, grid)
     ellipsoid = find_ellipsoid(_feature(t2, diffusion, grid), grid, symmetry_midline_mm(t2_signal, grid))
     least = MINIMUM_CONTRAST_T2 if diffusion is None else MINIMUM_CONTRAST
     if ellipsoid is None or ellipsoid.contrast < least:
@@ -71,11 +70,11 @@ def locate_gland(t2: Volume, diffusion: Diffusion | None = None) -> NDArray[np.b
 def _feature(t2: Volume, diffusion: Diffusion | None, grid: Geometry) -> NDArray[np.float32]:
     """What makes the gland bright, in natural logarithms relative to ordinary tissue; NaN outside the images."""
     if diffusion is None:
-        return _t2_likeness(_on_grid(t2.pixels, t2.geometry, grid))
-    adc = _on_grid(diffusion.adc_um2_per_s, diffusion.geometry, grid)
+        return _t2_likeness(resample_coarser(t2.pixels, t2.geometry, grid))
+    adc = resample_coarser(diffusion.adc_um2_per_s, diffusion.geometry, grid)
     # Where the signal drowned in noise there is no high b either: that is dark, not unseen, unless a slice is missing.
     imaged = np.isfinite(diffusion.high_b).any(axis=(1, 2), keepdims=True)
-    high_b = _on_grid(np.where(imaged, np.nan_to_num(diffusion.high_b), np.nan), diffusion.geometry, grid)
+    high_b = resample_coarser(np.where(imaged, np.nan_to_num(diffusion.high_b), np.nan), diffusion.geometry, grid)
     return _undiffused_signal(adc, high_b, diffusion.b_s_per_mm2)
 
 
@@ -105,17 +104,3 @@ def _t2_likeness(signal: NDArray[np.float32]) -> NDArray[np.float32]:
 def _median_positive(signal: NDArray[np.floating]) -> float:
     positive = signal[np.isfinite(signal) & (signal > 0)]
     return float(np.median(positive)) if positive.size else 1.0
-
-
-def _on_grid(pixels: NDArray[np.float32], geometry: Geometry, grid: Geometry) -> NDArray[np.float32]:
-    """Pixels on a coarser patient grid, smoothed first so that fine detail does not alias; NaN outside."""
-    spacing = np.asarray(geometry.spacing_mm)
-    sigma = np.where(spacing < grid.spacing_mm[0], grid.spacing_mm[0] / 2 / spacing, 0.0)
-    box = index_box(geometry, grid)
-    part, part_geometry = pixels[box], crop(geometry, box)
-    if part.size == 0:
-        return np.full(grid.shape, np.nan, np.float32)
-    valid = np.isfinite(part)
-    weight = gaussian_filter(valid.astype(np.float32), sigma)
-    smooth = gaussian_filter(np.where(valid, part, np.float32(0)), sigma) / np.maximum(weight, 1e-3)
-    return resample(np.where(valid, smooth, np.nan).astype(np.float32), part_geometry, grid, 1)

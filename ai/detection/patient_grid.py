@@ -4,8 +4,6 @@ Working on a grid along the patient axes (PS3.3 C.7.6.2.1.1) makes the answer in
 and, up to interpolation, of oblique slices.
 """
 
-from typing import TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,8 +11,6 @@ from ai.volumes.types import Geometry
 
 MAXIMUM_EXTENT_MM = 240.0
 """No grid reaches further than this along an axis: a prostate field of view is 120-200 mm (PI-RADS v2.1)."""
-
-Box: TypeAlias = tuple[slice, slice, slice]
 
 
 def patient_grid(
@@ -49,23 +45,3 @@ def bounding_half_extent_mm(geometry: Geometry) -> NDArray[np.float64]:
     """Half the patient-aligned bounding box of all voxels, along S, P and L in mm."""
     edges = np.abs(geometry.affine_lps_mm[:3, :3]) * np.asarray(geometry.shape, np.float64)
     return np.asarray(edges.sum(axis=1)[::-1] / 2)
-
-
-def crop(geometry: Geometry, box: Box) -> Geometry:
-    """The part of a grid inside a box of index slices (step 1)."""
-    start = np.array([[part.start for part in box]], np.float64)
-    affine = geometry.affine_lps_mm.copy()
-    affine[:3, 3] = geometry.to_lps_mm(start)[0]
-    slices, rows, columns = (int(part.stop - part.start) for part in box)
-    return Geometry(affine, (slices, rows, columns))
-
-
-def index_box(geometry: Geometry, other: Geometry) -> Box:
-    """The smallest index box of ``geometry`` that holds all of ``other`` as far as they overlap (may be empty)."""
-    last = np.asarray(other.shape, np.float64) - 1
-    corners = np.stack(np.meshgrid(*[(0.0, end) for end in last], indexing="ij"), axis=-1).reshape(-1, 3)
-    index = geometry.to_index(other.to_lps_mm(corners))
-    shape = np.asarray(geometry.shape)
-    start = np.clip(np.floor(index.min(axis=0)), 0, shape).astype(int)
-    stop = np.clip(np.ceil(index.max(axis=0)) + 1, start, shape).astype(int)
-    return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])

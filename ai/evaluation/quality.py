@@ -43,7 +43,7 @@ AIMED_AT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "spike": (),
         "zipper": (),
         "wrap": (),
-        "distortion": (),
+        "distortion": ("displacement_p95",),
         "dropout": (),
         "eddy": (),
         "fat-shift": (),

@@ -1,8 +1,8 @@
 """A montage: salient slices of one anatomy, clean and damaged, with where the network looked.
 
-Rows are corruptions, columns slices as the network gets them (mirrored where they end). The colour is the weight of each
-patch in the mean over the slice (MANIQA's second branch). It shows where the network looked, not why it said what it
-said.
+Rows are corruptions, columns slices as the network gets them (mirrored where they end). The colour is the weight of
+each patch in the mean over the slice (MANIQA's second branch). It shows where the network looked, not why it said what
+it said.
 """
 
 from pathlib import Path

@@ -27,16 +27,20 @@ class Bar:
 
     area_under_roc: float
     rank_correlation: float | None = None
-    sensitivity: float = 0.75
+    sensitivity: float = 0.80
 
 
 BARS: Mapping[str, Bar] = MappingProxyType(
-    {"vendor": Bar(0.88, 0.65), "artefact": Bar(0.90), "patient": Bar(0.93, 0.86)}
+    {
+        "vendor": Bar(0.90, 0.70),
+        "artefact": Bar(0.92),
+        "other-simulator": Bar(0.85),
+        "patient": Bar(0.96, 0.92),
+    }
 )
 """Set before these models were trained, after a throw-away probe: metrics of single T2W slices, six simulated
-artefacts, 13 patients; it reached 0.93 and 0.86 on new patients, 0.85 and 0.51 on a new vendor. No bar was set for
-other simulators."""
-MONOTONICITY_BAR = 0.02
+artefacts, 13 patients; it reached 0.93 and 0.86 on new patients, 0.85 and 0.51 on a new vendor."""
+MONOTONICITY_BAR = 0.01
 
 
 @dataclass(frozen=True)

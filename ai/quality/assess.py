@@ -10,33 +10,23 @@ from dataclasses import replace
 import structlog
 
 from ai.quality.calibration import Calibration
-from ai.quality.gate import judge_study, widened, worse
+from ai.quality.compare import compare_with_t2
+from ai.quality.envelopes import Measured, Reach, envelope_of
+from ai.quality.gate import judge_study, t2_by_quality, widened, worse
 from ai.quality.metrics import MAXIMUM_SLICES, slice_metrics, volume_metrics
+from ai.quality.projection import projection_metrics
 from ai.quality.protocol import check_series
 from ai.quality.scoring import CRITERIA
-from ai.quality.series import judge_series, not_assessed
+from ai.quality.series import judge_defects, judge_series, not_assessed
+from ai.quality.tomography import tomography_metrics
 from ai.quality.types import Finding, SeriesAssessment, Severity, SliceScore, StudyAssessment, Verdict
 from ai.volumes.load import load_volume
-from ai.volumes.types import Assembly, PixelSource, PixelsUnavailable, Role, RoledStack
+from ai.volumes.types import Assembly, PixelSource, PixelsUnavailable, RoledStack
 
 log = structlog.get_logger(__name__)
 
 MAXIMUM_STACKS = 8
 """Stacks of one series whose pixels are judged: all b-values of any prostate protocol, a sample of a dynamic series."""
-
-MINIMUM_SLICES = 3
-"""Fewest slices of a stack that is judged; fewer are scouts, single images or remains."""
-
-ELSEWHERE = frozenset(
-    {
-        *("HEAD", "BRAIN", "SKULL", "FACE", "ORBIT", "EYE", "EAR", "IAC", "JAW", "TMJOINT", "NECK", "THYROID"),
-        *("CSPINE", "TSPINE", "CTSPINE", "SHOULDER", "CLAVICLE", "ARM", "HUMERUS", "ELBOW", "FOREARM", "WRIST", "HAND"),
-        *("FINGER", "CHEST", "BREAST", "HEART", "LUNG", "LIVER", "KIDNEY", "PANCREAS", "SPLEEN"),
-        *("FEMUR", "THIGH", "KNEE", "LEG", "CALF", "ANKLE", "FOOT", "TOE"),
-    }
-)
-"""Body Part Examined (PS3.16 annex L) of images that cannot show the prostate. Their series get no verdict: the curves
-are made for the prostate, and a brain must not open its gate. Anything else, the empty value too, may be a prostate."""
 
 MAXIMUM_PIXELS = 2**28
 """Pixels of one stack that are loaded at most (1 GiB as float32)."""
@@ -49,14 +39,24 @@ def assess(
     known: Mapping[str, SeriesAssessment] | None = None,
     calibration: Calibration | None = None,
 ) -> StudyAssessment:
-    """Judge every series of a study and decide whether detection may run.
+    """Judge every series of a study, alone and against each other, and decide whether detection may run.
 
     ``progress`` is called with a short text before each series. ``known`` holds assessments by Series Instance UID that
     still hold, of series that have not changed since. ``calibration`` is the site's; without one the shipped cut points
     judge and no series has a probability. Pixels that cannot be had make a series not-assessed, with the
     reason; nothing is raised for bad images.
     """
-    study = judge_study(assembly, assess_series(assembly, source, progress, known, calibration))
+    alone = assess_series(assembly, source, progress, known, calibration)
+    entries = {group[0].stack.series_instance_uid: group for group in _by_series(assembly)}
+    series = compare_with_t2(
+        assembly,
+        t2_by_quality(assembly, alone),
+        alone,
+        source,
+        (known or {}).keys(),
+        lambda uid: _judge_alone(entries[uid], source, calibration),
+    )
+    study = judge_study(assembly, series)
     log.info("study assessed", study_instance_uid=study.study_instance_uid, verdict=study.verdict, open=study.gate.open)
     return study
 
@@ -77,9 +77,15 @@ def assess_series(
             continue
         if progress is not None:
             progress(f"quality of series {entries[0].stack.acquisition.series_description or entries[0].role}")
-        judged = _assess_series(entries, source)
-        series.append(widened(calibration.apply(judged) if calibration is not None else judged))
+        series.append(_judge_alone(entries, source, calibration))
     return series
+
+
+def _judge_alone(
+    entries: Sequence[RoledStack], source: PixelSource, calibration: Calibration | None
+) -> SeriesAssessment:
+    judged = _assess_series(entries, source)
+    return widened(calibration.apply(judged) if calibration is not None else judged)
 
 
 def _by_series(assembly: Assembly) -> list[list[RoledStack]]:
@@ -95,6 +101,9 @@ def _assess_series(entries: Sequence[RoledStack], source: PixelSource) -> Series
     role = _principal_role(entries)
     stacks = sorted((entry for entry in entries if entry.role == role), key=_b_value)
     rows = [_assess_stack(entry, source) for entry in _sample(stacks)]
+    if entries[0].stack.acquisition.modality != "MR":
+        # No b-value leads here: an image with a defect does.
+        rows.sort(key=lambda row: row.verdict is not Verdict.NOT_ASSESSED)
     return _combine(rows, tuple(sorted({_b_value(entry) for entry in stacks if entry.stack.b_value is not None})))
 
 
@@ -116,34 +125,38 @@ def _sample(stacks: Sequence[RoledStack]) -> list[RoledStack]:
 
 
 def _assess_stack(entry: RoledStack, source: PixelSource) -> SeriesAssessment:
-    refusal = _refusal(entry)
-    if refusal:
-        return not_assessed(entry, refusal)
+    """One stack inside its envelope; outside every envelope, or with a flaw, it is not assessed and no pixel loaded."""
+    envelope = envelope_of(entry)
+    if envelope is None:
+        return not_assessed(entry, f"{entry.role}: no role to judge")
+    if envelope.metrics is Measured.NOTHING:
+        return not_assessed(entry, envelope.why_no_verdict(entry))
+    flaw = envelope.flaw(entry) or _too_large(entry)
+    if flaw:
+        return not_assessed(entry, flaw)
     try:
         volume = load_volume(entry.stack, source)
     except PixelsUnavailable as unavailable:
         return not_assessed(entry, f"pixels unavailable: {unavailable}")
-    slices = slice_metrics(volume, entry.role)
-    findings, meets_standard = check_series(entry.role, entry.stack)
-    return judge_series(entry, slices, volume_metrics(volume, entry.role, slices), findings, meets_standard)
+    if envelope.metrics is Measured.MAGNETIC_RESONANCE:
+        slices = slice_metrics(volume, entry.role)
+        findings, meets_standard = check_series(entry.role, entry.stack)
+        return judge_series(entry, slices, volume_metrics(volume, entry.role, slices), findings, meets_standard)
+    tomographic = envelope.metrics is Measured.TOMOGRAPHY
+    metrics = tomography_metrics(volume) if tomographic else projection_metrics(volume)
+    if envelope.verdict is Reach.DEFECTS:
+        return judge_defects(entry, metrics, envelope.why_no_verdict(entry))
+    return not_assessed(entry, envelope.why_no_verdict(entry), metrics)
 
 
-def _refusal(entry: RoledStack) -> str:
-    """Why a stack is not judged, before any pixel is loaded; empty: it is."""
+def _too_large(entry: RoledStack) -> str:
+    """Why a stack is not loaded for its size; empty: it is."""
     stack = entry.stack
-    if entry.role not in CRITERIA:
-        return "localizer images are not judged" if entry.role == Role.LOCALIZER else f"{entry.role}: no role to judge"
-    body_part = stack.acquisition.body_part_examined.strip().upper()
-    if body_part in ELSEWHERE:
-        return f"the rules are made for the prostate, and this is {body_part}"
-    if stack.geometry is None:
-        return "slices form no regular grid: " + ", ".join(stack.anomalies)
-    if len(stack.slices) < MINIMUM_SLICES:
-        return f"only {len(stack.slices)} slices"
+    length = stack.geometry.shape[0] if stack.geometry is not None else len(stack.slices)
     if len(stack.slices) > MAXIMUM_SLICES:
         return f"{len(stack.slices)} slices, more than the {MAXIMUM_SLICES} that are judged"
-    if stack.geometry.shape[0] * stack.rows * stack.columns > MAXIMUM_PIXELS:
-        return f"{stack.geometry.shape[0]} x {stack.rows} x {stack.columns} pixels are more than are judged"
+    if length * stack.rows * stack.columns > MAXIMUM_PIXELS:
+        return f"{length} x {stack.rows} x {stack.columns} pixels are more than are judged"
     return ""
 
 
@@ -155,7 +168,8 @@ def _combine(rows: Sequence[SeriesAssessment], b_values: tuple[float, ...]) -> S
     judged = [row for row in rows if row.verdict is not Verdict.NOT_ASSESSED]
     missing = [row for row in rows if row.verdict is Verdict.NOT_ASSESSED]
     if not judged or leading.verdict is Verdict.NOT_ASSESSED:
-        return replace(leading, b_values=b_values)
+        unseen = [_labelled(row, row.reason) for row in missing if row is not leading and not row.metrics]
+        return replace(leading, b_values=b_values, reason="; ".join(dict.fromkeys((leading.reason, *unseen))))
     verdict, ruling = judged[0].verdict, min(judged, key=lambda row: row.score if row.score is not None else 1.0)
     for row in judged:
         verdict = worse(verdict, row.verdict)

@@ -25,11 +25,14 @@ PHASE_WRAPAROUND = Code("RID11395", "RADLEX", "Phase wraparound artifact")
 
 # CID 7011, for defects CID 6316 has no word for
 IMAGE_ARTIFACT = Code("111207", "DCM", "Image artifact(s)")
+UNDER_EXPOSED = Code("111211", "DCM", "Under exposed")
+OVER_EXPOSED = Code("111212", "DCM", "Over exposed")
 
 # CID 6317, DCE
 POOR_CONTRAST_TIMING = Code("130579", "DCM", "Poor contrast timing")
 
 # CID 6318, DWI
 DISTORTION = Code("130586", "DCM", "Distortion artifact in the area of interest")
+SEVERE_DISTORTION = Code("130584", "DCM", "Severe distortion in the area of interest")
 EXPECTED_B_VALUE_MISSING = Code("130583", "DCM", "Expected b-value is missing")
 EXPECTED_ADC_MISSING = Code("130585", "DCM", "Expected ADC map is missing")

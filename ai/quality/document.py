@@ -85,6 +85,7 @@ def series_to_document(series: SeriesAssessment) -> dict[str, Any]:
         },
         "meets_standard": series.meets_standard,
         "not_checkable": list(series.not_checkable),
+        "compared_with": series.compared_with,
         "novelty": series.novelty,
         "calibration": stamp_to_document(series.calibration) if series.calibration else None,
         "reason": series.reason,
@@ -115,6 +116,7 @@ def series_from_document(document: Mapping[str, Any]) -> SeriesAssessment:
         meets_standard=document["meets_standard"],
         role_reasons=tuple(document["role_reasons"]),
         not_checkable=tuple(document["not_checkable"]),
+        compared_with=document.get("compared_with", ""),
         novelty=document.get("novelty", ""),
         calibration=CalibrationStamp(**stamp) if (stamp := document.get("calibration")) else None,
     )

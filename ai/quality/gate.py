@@ -19,7 +19,15 @@ from ai.volumes.diffusion_set import choose_diffusion_set
 from ai.volumes.select import MIN_B_VALUES_FOR_A_FIT, choose
 from ai.volumes.types import Assembly, Choice
 
-__all__ = ["choose_by_quality", "judge_series", "judge_study", "not_assessed", "widened", "worse"]
+__all__ = [
+    "choose_by_quality",
+    "judge_series",
+    "judge_study",
+    "not_assessed",
+    "t2_by_quality",
+    "widened",
+    "worse",
+]
 
 _USABLE = (Verdict.DIAGNOSTIC, Verdict.LIMITED)
 
@@ -43,6 +51,11 @@ def worse(first: Verdict, second: Verdict) -> Verdict:
 def choose_by_quality(assembly: Assembly, study: StudyAssessment) -> Assembly:
     """The assembly, its choices made again with the verdicts known: detection must run on what the gate judged."""
     return replace(assembly, choices=choose(assembly.stacks, _quality(study.series)))
+
+
+def t2_by_quality(assembly: Assembly, series: Sequence[SeriesAssessment]) -> Choice:
+    """The axial T2 that counts once the verdicts are known."""
+    return next(choice for choice in choose(assembly.stacks, _quality(series)) if choice.purpose == "t2w")
 
 
 def widened(series: SeriesAssessment) -> SeriesAssessment:

@@ -44,6 +44,8 @@ class Criterion:
     code: Code
     defect: str
     per_slice: bool = True
+    code_if_disqualifying: Code | None = None
+    """Where the standard has a word of its own for the worst."""
 
     def score(self, value: float | None) -> float | None:
         """Sub-score of a metric value; None where the metric could not be computed."""
@@ -120,6 +122,17 @@ _HOT_SPOT = Criterion(
     per_slice=False,
 )
 
+# Up to an acquired voxel (2 mm; PI-RADS v2.1 allows 2.5) nothing is lost. Cancer becomes significant at 0.5 ml
+# (PI-RADS v2.1), a sphere of 4.9 mm radius: displaced by 5 mm it lies half outside its place on T2, by 10 mm wholly.
+_DISPLACED = Criterion(
+    "displacement_p95",
+    ((2.0, 1.0), (3.0, 0.7), (5.0, 0.4), (10.0, 0.0)),
+    codes.DISTORTION,
+    "tissue lies elsewhere than on the axial T2",
+    per_slice=False,
+    code_if_disqualifying=codes.SEVERE_DISTORTION,
+)
+
 
 def _noise(*curve: tuple[float, float]) -> Criterion:
     return Criterion("structure_to_noise", curve, codes.POOR_SNR, "noise")
@@ -142,7 +155,14 @@ _T2 = (
     ),
 )
 _DIFFUSION_EDGES = _edges((2.4, 1.0), (2.9, 0.7), (3.7, 0.4), (5.5, 0.0))
-_DWI = (*_COMMON, _COVERAGE, _HOT_SPOT, _noise((0.9, 0.0), (1.3, 0.4), (2.2, 0.7), (4.5, 1.0)), _DIFFUSION_EDGES)
+_DWI = (
+    *_COMMON,
+    _COVERAGE,
+    _HOT_SPOT,
+    _noise((0.9, 0.0), (1.3, 0.4), (2.2, 0.7), (4.5, 1.0)),
+    _DIFFUSION_EDGES,
+    _DISPLACED,
+)
 _MAP = (
     _MISSING,
     _DROP,
@@ -155,9 +175,28 @@ _MAP = (
         codes.ANATOMY_COVERAGE_INCOMPLETE,
         "the map is empty over much of the centre",
     ),
+    _DISPLACED,
 )
 # No T1W or DCE with known flaws was at hand: only what needs no calibration by sequence.
 _UNCALIBRATED = (_GHOST, _DROP, _CLIPPED, _EMPTY, _MISSING)
+
+# AAPM report 116 (2009), deviation index in clinical images: below -1 under-exposed, a repeat is to be considered;
+# above +1 over-exposed, above +3 too much dose, but no worse an image. By itself it decides no repeat: it only limits.
+_UNDER_EXPOSED = Criterion(
+    "deviation_index",
+    ((-6.0, 0.5), (-1.0, 0.7), (-0.5, 1.0)),
+    codes.UNDER_EXPOSED,
+    "exposure is below its target",
+    per_slice=False,
+)
+_OVER_EXPOSED = Criterion(
+    "deviation_index",
+    ((1.0, 1.0), (3.0, 0.7), (6.0, 0.5)),
+    codes.OVER_EXPOSED,
+    "exposure is above its target",
+    per_slice=False,
+)
+_RADIOGRAPH = (_UNDER_EXPOSED, _OVER_EXPOSED)
 
 CRITERIA: Mapping[str, tuple[Criterion, ...]] = {
     Role.T2W_AXIAL: (*_T2, _COVERAGE),
@@ -169,7 +208,10 @@ CRITERIA: Mapping[str, tuple[Criterion, ...]] = {
     Role.T1W: _UNCALIBRATED,
     Role.DCE: _UNCALIBRATED,
 }
-"""What each role is judged by; a role that is not here is not assessed."""
+"""What each role is judged by, inside its envelope (``ai.quality.envelopes``); other roles have no full verdict."""
+
+DEFECTS: Mapping[str, tuple[Criterion, ...]] = {"ct": (_MISSING,), "cr": _RADIOGRAPH, "dx": _RADIOGRAPH}
+"""What is a defect of any image of a role that has no full verdict; without one it is not assessed."""
 
 
 def score_definition(roles: Sequence[str]) -> str:

@@ -6,13 +6,14 @@ a limiting finding. The verdict is the gravest finding's. Advisory findings (hea
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ai.quality import codes
 from ai.quality.definitions import RATIO
+from ai.quality.gate_rules import RISING_DEFECT
 from ai.quality.metrics import SliceMetrics
 from ai.quality.protocol import check_series, not_checkable
-from ai.quality.scoring import CRITERIA, LIMITED_BELOW, NON_DIAGNOSTIC_BELOW, Criterion, pooled
+from ai.quality.scoring import CRITERIA, DEFECTS, LIMITED_BELOW, NON_DIAGNOSTIC_BELOW, Criterion, pooled
 from ai.quality.types import Finding, Metric, SeriesAssessment, Severity, SliceScore, Verdict
 from ai.volumes.types import RoledStack
 
@@ -26,10 +27,29 @@ class _SubScore:
     per_slice: tuple[float | None, ...] = ()
 
 
-def not_assessed(entry: RoledStack, reason: str) -> SeriesAssessment:
-    """The assessment of a series that is not judged, with the reason; acquisition findings are kept."""
+def not_assessed(entry: RoledStack, reason: str, metrics: Sequence[Metric] = ()) -> SeriesAssessment:
+    """The assessment of a series that is not judged, with the reason; acquisition findings are kept.
+
+    ``metrics`` are what was measured all the same; the reason names them.
+    """
     findings, meets_standard = check_series(entry.role, entry.stack)
-    return _series(entry, Verdict.NOT_ASSESSED, None, reason, tuple(findings), meets_standard)
+    measured = ", ".join(_words(metric) for metric in metrics if metric.value is not None)
+    told = f"measured {measured}; {reason}" if measured else reason
+    verdict = Verdict.NOT_ASSESSED
+    return _series(entry, verdict, None, told, tuple(findings), meets_standard, metrics=tuple(metrics))
+
+
+def judge_defects(entry: RoledStack, metrics: Sequence[Metric], why_not_good: str) -> SeriesAssessment:
+    """One-sided verdict of a stack: limited or non-diagnostic for a defect its role has a criterion for.
+
+    Without a defect it is not assessed, because nothing measured says that it is good; ``why_not_good`` says why.
+    """
+    subscores = _subscores(DEFECTS.get(entry.role, ()), (), metrics)
+    defects = tuple(finding for subscore in subscores for finding in _defects(subscore, (), metrics))
+    if not defects:
+        return not_assessed(entry, why_not_good, metrics)
+    verdict, score = _verdict(defects), min(subscore.score for subscore in subscores)
+    return _series(entry, verdict, score, _series_reason(verdict, defects), defects, None, metrics=tuple(metrics))
 
 
 def judge_series(
@@ -64,6 +84,33 @@ def judge_series(
         meets_standard,
         slice_scores,
         tuple(metrics),
+    )
+
+
+def judge_further(series: SeriesAssessment, metrics: Sequence[Metric], compared_with: str = "") -> SeriesAssessment:
+    """An assessed series in the light of further metrics of its volume, measured against another series.
+
+    Metrics of the same names are replaced. Criteria of the role that score the new ones can lower verdict and score,
+    never raise them; a site's calibration is of the image alone, and so is its probability. A series that was not
+    assessed stays so; it only takes the metrics.
+    """
+    names = {metric.name for metric in metrics}
+    known = tuple(metric for metric in series.metrics if metric.name not in names)
+    measured = replace(series, metrics=(*known, *metrics), compared_with=compared_with)
+    if series.verdict is Verdict.NOT_ASSESSED or series.score is None:
+        return measured
+    criteria = [criterion for criterion in CRITERIA.get(series.role, ()) if criterion.metric in names]
+    subscores = _subscores(criteria, (), metrics)
+    defects = tuple(finding for subscore in subscores for finding in _defects(subscore, (), metrics))
+    verdict = max(series.verdict, _verdict(defects), key=RISING_DEFECT.index)
+    added = "; ".join(defect.text for defect in defects)
+    reason = added if verdict is not series.verdict else "; ".join(filter(None, (series.reason, added)))
+    return replace(
+        measured,
+        verdict=verdict,
+        score=min(series.score, *(subscore.score for subscore in subscores)) if subscores else series.score,
+        reason=reason,
+        findings=(*defects, *series.findings),
     )
 
 
@@ -109,7 +156,10 @@ def _defects(subscore: _SubScore, slices: Sequence[SliceMetrics], metrics: Seque
         if score is not None and score < LIMITED_BELOW
     )
     text = f"{criterion.defect} ({value}, sub-score {subscore.score:.2f})"
-    return [Finding(criterion.code, severity, text, value, seen_on)]
+    code = criterion.code
+    if severity is Severity.DISQUALIFYING and criterion.code_if_disqualifying is not None:
+        code = criterion.code_if_disqualifying
+    return [Finding(code, severity, text, value, seen_on)]
 
 
 def _words(metric: Metric) -> str:

@@ -107,6 +107,8 @@ class SeriesAssessment:
     role_reasons: tuple[str, ...] = ()
     not_checkable: tuple[str, ...] = ()
     """Acquisition requirements on which the header is silent, one text each."""
+    compared_with: str = ""
+    """Series Instance UID of the axial T2 its geometry was compared with; empty: with none."""
     novelty: str = ""
     """In what the series is unlike those the score was made on, one sentence; empty: in nothing that is known."""
     calibration: CalibrationStamp | None = None

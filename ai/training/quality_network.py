@@ -27,9 +27,9 @@ Progress = Callable[[str], None]
 class Schedule:
     """How long and how hard. ``batch`` counts slices; half of them are partners of the other half."""
 
-    upstream_steps: int = 400
-    downstream_steps: int = 1400
-    batch: int = 48
+    upstream_steps: int = 200
+    downstream_steps: int = 800
+    batch: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warm_up: int = 60

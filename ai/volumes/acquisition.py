@@ -55,6 +55,10 @@ def acquisition_of(header: Header) -> Acquisition:
         series_number=header.integer("SeriesNumber"),
         rescale_units=_rescale_units(header),
         samples_per_pixel=header.integer("SamplesPerPixel") or 1,
+        pixel_spacing_mm=_pixel_spacing(header),
+        exposure_index=_positive(header, "ExposureIndex"),
+        target_exposure_index=_positive(header, "TargetExposureIndex"),
+        deviation_index=header.number("DeviationIndex"),
     )
 
 
@@ -105,6 +109,11 @@ def _codes(header: Header, keyword: str) -> tuple[str, ...]:
 def _positive(header: Header, keyword: str) -> float | None:
     number = header.number(keyword)
     return number if number is not None and number > 0 else None
+
+
+def _pixel_spacing(header: Header) -> tuple[float, float] | None:
+    spacing = header.vector("PixelSpacing", 2)
+    return (spacing[0], spacing[1]) if spacing is not None and min(spacing) > 0 else None
 
 
 def _is_philips_echo_planar(header: Header) -> bool:

@@ -1,6 +1,7 @@
 """Moving values between grids in patient space and comparing where grids lie."""
 
 from collections.abc import Hashable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ OVERLAP_SAMPLES = 32
 """Points per axis with which an overlap is measured: the error stays below 2 % of the volume."""
 
 _FULL_WEIGHT = 1.0 - 1e-6
+
+Box: TypeAlias = tuple[slice, slice, slice]
 
 
 def resample(
@@ -52,6 +55,24 @@ def resample(
     return values
 
 
+def resample_coarser(pixels: NDArray[np.float32], source: Geometry, target: Geometry) -> NDArray[np.float32]:
+    """Linear resampling to a coarser grid of about the same axes, smoothed first so that fine detail does not alias.
+
+    The part of ``source`` that the target covers is smoothed by half a target step along each axis that is finer there;
+    missing values (NaN) weigh nothing. NaN outside, as of ``resample``.
+    """
+    box = index_box(source, target)
+    part, grid = pixels[box], crop(source, box)
+    if part.size == 0:
+        return np.full(target.shape, np.nan, np.float32)
+    have, wanted = np.asarray(source.spacing_mm), np.asarray(target.spacing_mm)
+    sigma = np.where(have < wanted, wanted / 2 / have, 0.0)
+    valid = np.isfinite(part)
+    weight = ndimage.gaussian_filter(valid.astype(np.float32), sigma)
+    smooth = ndimage.gaussian_filter(np.where(valid, part, np.float32(0)), sigma) / np.maximum(weight, 1e-3)
+    return resample(np.where(valid, smooth, np.nan).astype(np.float32), grid, target, 1)
+
+
 def overlap_fraction(a: Geometry, b: Geometry) -> float:
     """How much of the smaller of two grids lies inside the other, from 0 to 1."""
     small, large = sorted((a, b), key=_volume_ml)
@@ -74,6 +95,26 @@ def same_grid(a: Geometry, b: Geometry) -> bool:
 def grid_key(geometry: Geometry) -> Hashable:
     """A key under which grids that are written alike (to 0.01 mm) meet; cheap where many are to be sorted."""
     return geometry.shape, tuple(np.round(geometry.affine_lps_mm[:3].ravel(), 2) + 0.0)
+
+
+def crop(geometry: Geometry, box: Box) -> Geometry:
+    """The part of a grid inside a box of index slices (step 1)."""
+    start = np.array([[part.start for part in box]], np.float64)
+    affine = geometry.affine_lps_mm.copy()
+    affine[:3, 3] = geometry.to_lps_mm(start)[0]
+    slices, rows, columns = (int(part.stop - part.start) for part in box)
+    return Geometry(affine, (slices, rows, columns))
+
+
+def index_box(geometry: Geometry, other: Geometry) -> Box:
+    """The smallest index box of ``geometry`` that holds all of ``other`` as far as they overlap (may be empty)."""
+    last = np.asarray(other.shape, np.float64) - 1
+    corners = np.stack(np.meshgrid(*[(0.0, end) for end in last], indexing="ij"), axis=-1).reshape(-1, 3)
+    index = geometry.to_index(other.to_lps_mm(corners))
+    shape = np.asarray(geometry.shape)
+    start = np.clip(np.floor(index.min(axis=0)), 0, shape).astype(int)
+    stop = np.clip(np.ceil(index.max(axis=0)) + 1, start, shape).astype(int)
+    return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
 
 
 def _volume_ml(geometry: Geometry) -> float:

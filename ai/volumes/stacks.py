@@ -33,6 +33,8 @@ TILED_IMAGE_TYPES = {
     "MOSAIC": "a Siemens mosaic: a whole volume packed into one image",
     "VFRAME": "a UIH VFRAME grid: a whole volume packed into one image",
 }
+PROJECTIONS = frozenset({"CR", "DX", "IO", "MG", "PX", "RF", "RG", "XA"})
+"""Projection X-ray (PS3.3 C.7.3.1.1.1): every instance is an exposure of its own, never a slice of another's volume."""
 
 _log = structlog.get_logger(__name__)
 
@@ -155,6 +157,7 @@ def _contrast_key(one: Slice) -> tuple[Hashable, ...]:
         (echo_number, echo_time_ms and round(echo_time_ms, 1)),
         one.temporal_position,
         one.image_type,
+        *((one.reference.sop_instance_uid,) if one.modality in PROJECTIONS else ()),
     )
 
 

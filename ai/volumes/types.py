@@ -138,6 +138,12 @@ class Acquisition:
     series_number: int | None = None
     rescale_units: str = ""
     samples_per_pixel: int = 1
+    pixel_spacing_mm: tuple[float, float] | None = None
+    """Between rows, between columns: Pixel Spacing, also where the slices form no grid."""
+    exposure_index: float | None = None
+    target_exposure_index: float | None = None
+    deviation_index: float | None = None
+    """Projection X-ray, IEC 62494-1: (0018,1411), (0018,1412), (0018,1413)."""
 
 
 @dataclass(frozen=True)

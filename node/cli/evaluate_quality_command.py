@@ -50,7 +50,7 @@ def quality(
     Compared are a model that sees the header only, the forest over image metrics, the network, and both together.
     Damage is simulated and graded by its HaarPSI: the figures do not tell how far the model agrees with radiologists.
 
-    Eight trainings of about half an hour each on one core; --processes runs them beside each other, and about 4 GB of
+    Eight trainings of about ten minutes each on one core; --processes runs them beside each other, and about 4 GB of
     memory go to each. Whatever is finished is kept in --work: an interrupted study goes on where it stopped.
     """
     need_modules("ai,codecs", "torch", "lightgbm", "sklearn")

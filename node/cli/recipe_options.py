@@ -11,7 +11,7 @@ from node.cli.output import refuse
 if TYPE_CHECKING:
     from ai.training.quality_recipe import Recipe
 
-STEPS = 1800
+STEPS = 1000
 """Of ``ai.training.quality_network.Schedule``, which is not imported for a help text."""
 
 DataOption = Annotated[

@@ -153,6 +153,15 @@ METRICS: Mapping[str, Code] = MappingProxyType(
         "missing_slices": _private("MISSING_SLICES", "Number of slices missing inside the stack"),
         "missing_fraction": _private("MISSING_FRACTION", "Share of slices missing inside the stack"),
         "duplicate_slices": _private("DUPLICATE_SLICES", "Number of further images at a taken position"),
+        "exposure_index": Code("113845", "DCM", "Exposure Index"),
+        "deviation_index": Code("113847", "DCM", "Deviation Index"),
+        "noise_hu": _private("NOISE_HU", "Noise standard deviation in soft tissue of CT"),
+        "streak_index": _private("STREAK_INDEX", "Largest over median scatter of line averages"),
+        "displacement_p95": _private("DISPLACEMENT_P95", "95th percentile of displacement along phase against T2"),
+        "distortion_rigid": _private("DISTORT_RIGID", "Median shift along phase against T2"),
+        "distortion_median": _private("DISTORT_MEDIAN", "Median distortion along phase, shift removed"),
+        "distortion_p95": _private("DISTORT_P95", "95th percentile of distortion along phase, shift removed"),
+        "t2_dwi_mismatch": _private("T2_DWI_MISMATCH", "1 - Dice of bright tissue on diffusion and placed by T2"),
     }
 )
 """Measurement names by ``Metric.name``. Formulas and sources: ``ai/quality``; the unit travels with each value."""

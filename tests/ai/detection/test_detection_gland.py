@@ -6,9 +6,10 @@ import pytest
 from ai.detection.baseline import chosen_t2
 from ai.detection.gland import locate_gland
 from ai.detection.gland_search import symmetry_midline_mm
-from ai.detection.patient_grid import bounding_half_extent_mm, crop, index_box, patient_grid
+from ai.detection.patient_grid import bounding_half_extent_mm, patient_grid
 from ai.detection.types import Diffusion
 from ai.volumes.adc import derive_diffusion
+from ai.volumes.geometry import crop, index_box
 from ai.volumes.load import load_volume
 
 

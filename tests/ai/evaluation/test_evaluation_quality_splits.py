@@ -93,7 +93,7 @@ def test_a_score_in_the_order_of_the_truth_is_perfect() -> None:
     assert row.sensitivity.value == 1
     assert row.monotonicity_violations == 0
     (overview,) = overviews(table)
-    assert (overview.kind, overview.worst_test, overview.worst_area) == ("vendor", "X", 1)
+    assert (overview.kind, overview.worst_test, overview.worst_area) == ("vendor", "X, t2w", 1)
 
 
 def test_reversed_scores_are_as_wrong_as_can_be() -> None:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai.quality.definitions import DEFINITIONS
-from ai.quality.scoring import CRITERIA, Criterion, pooled
+from ai.quality.scoring import CRITERIA, DEFECTS, Criterion, pooled
 from ai.volumes.types import Role
 
-EVERY = sorted({criterion for criteria in CRITERIA.values() for criterion in criteria}, key=repr)
+EVERY = sorted({one for criteria in (*CRITERIA.values(), *DEFECTS.values()) for one in criteria}, key=repr)
 SCORES = st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=40)
 
 

@@ -21,9 +21,9 @@ TINY = ManiqaMiniConfig(channels=(8, 16, 16), depths=(1, 1, 1), width=16, heads=
 SHORT = Schedule(upstream_steps=2, downstream_steps=4, batch=8, warm_up=2, checkpoint_every=3)
 
 
-def noisy_cases(series: int = 6) -> CaseSet:
+def noisy_cases(series: int = 6, slices: int = 40) -> CaseSet:
     """Series whose first scale-free metric and whose network input tell their damage."""
-    cases = made([f"patient-{number}" for number in range(series)], slices=40)
+    cases = made([f"patient-{number}" for number in range(series)], slices)
     rng = np.random.default_rng(0)
     damage = rng.random(len(cases.slices)).astype(np.float32)
     metrics = rng.random(cases.slices.metrics.shape).astype(np.float32)
@@ -31,14 +31,14 @@ def noisy_cases(series: int = 6) -> CaseSet:
     concepts = np.zeros_like(cases.slices.concepts)
     concepts[:, CONCEPTS.index(Concept.NOISE)] = damage
     noise = rng.standard_normal(cases.slices.inputs.shape, np.float32) * damage[:, None, None, None]
-    slices = replace(
+    rows = replace(
         cases.slices,
         similarity=1 - damage,
         metrics=metrics,
         concepts=concepts,
         inputs=noise.astype(np.float16),
     )
-    return CaseSet(cases.cases, slices)
+    return CaseSet(cases.cases, rows)
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,15 @@ def test_a_three_plane_survey_gives_three_mixed_stacks(synthetic: Any) -> None:
     assert all(StackAnomaly.MIXED_ORIENTATION in stack.anomalies for stack in found)
 
 
+def test_every_radiograph_is_a_stack_of_its_own(synthetic: Any) -> None:
+    headers = synthetic.series(Modality="DX", ExposureIndex=176, TargetExposureIndex=876, DeviationIndex=-7.0)
+    found, _ = build_stacks(headers)
+    assert [len(stack.slices) for stack in found] == [1] * len(headers)
+    acquisition = found[0].acquisition
+    assert (acquisition.exposure_index, acquisition.target_exposure_index) == (176.0, 876.0)
+    assert acquisition.deviation_index == -7.0
+
+
 def test_slices_without_a_position_form_a_stack_without_geometry(synthetic: Any) -> None:
     headers = synthetic.series(3)
     for header in headers:

@@ -190,8 +190,9 @@ def test_a_simulation_can_be_repeated_byte_for_byte(
 ) -> None:
     """At a size that takes a second; the command's own choices are those of the real one."""
 
-    def small(seed: int, **choices: Any) -> SimulatedStudy:
-        return simulate_study(seed, protocols=(replace(T2_AXIAL, slices=4),), spacing_mm=(2.0, 1.0, 1.0), **choices)
+    def small(*chosen: Any, **choices: Any) -> SimulatedStudy:
+        choices["protocols"] = (replace(T2_AXIAL, slices=4),)
+        return simulate_study(*chosen, spacing_mm=(2.0, 1.0, 1.0), **choices)
 
     monkeypatch.setattr("ai.simulation.study.simulate_study", small)
     written = []
