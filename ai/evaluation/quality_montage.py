@@ -24,7 +24,7 @@ SHOWN = ("motion", "noise", "ghosting", "distortion", "blur")
 """Artefacts that are shown, as far as the series has them."""
 
 ORANGE = (0.90, 0.62, 0.0)
-WEIGHT_OPACITY = 0.6
+WEIGHT_OPACITY = 0.45
 """Of the patch that counts most in its slice; one of no weight is left grey."""
 
 

@@ -9,6 +9,7 @@ import pytest
 from ai.evaluation.quality_document import study_document
 from ai.evaluation.quality_figures import write_figures
 from ai.evaluation.quality_models import MODELS
+from ai.evaluation.quality_montage import chosen_cases, write_montages
 from ai.evaluation.quality_study import RANDOM, ScoredCase, StudyPlan, run_study
 from ai.quality.network.maniqa import ManiqaMini, ManiqaMiniConfig
 from ai.training.quality_cases import Case, CaseSet, save
@@ -67,3 +68,35 @@ def test_the_study_scores_every_split_once_and_goes_on_where_it_stopped(
 def test_figures_of_no_split_are_none(tmp_path: Path) -> None:
     one = ScoredCase("random halves", RANDOM, "all", "m", "s", "p", "v", "t2w", "clean", 0, "pacsgate", 1, 1)
     assert write_figures([one], tmp_path) == []
+
+
+def test_simulators_and_patients_share_trainings_and_montages_show_who_was_held_out(
+    plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = made_up()
+    elsewhere = tmp_path / "elsewhere.cases.npz"
+    save(elsewhere, CaseSet(tuple(replace(case, simulator="other") for case in cases.cases), cases.slices))
+    told: list[str] = []
+    shared = replace(plan, kinds=("other-simulator", "patient"), elsewhere=(elsewhere,))
+    scored = run_study(shared, 1, told.append)
+    assert [line.split(":")[0] for line in told if "to train on" in line] == ["fold-0", "fold-1"]
+    simulators = {(one.kind, one.simulator) for one in scored}
+    assert simulators == {("other-simulator", "other"), ("patient", "pacsgate"), (RANDOM, "pacsgate")}
+    monkeypatch.setattr("ai.training.quality_network.ManiqaMini", lambda: ManiqaMini(TINY))
+    (montage,) = write_montages(shared, tmp_path)
+    assert montage.name == "montage-held-out-patient.png"
+    assert write_montages(replace(shared, kept=tmp_path / "untrained"), tmp_path) == []
+
+
+def test_a_montage_shows_the_clean_case_and_the_gravest_of_each_artefact() -> None:
+    cases = made_up()
+    graver = replace(cases.cases[0], artifacts=(("noise", 4.0),))
+    known = CaseSet((*cases.cases[:-1], graver), cases.slices)
+    shown = [known.cases[number] for number in chosen_cases(known)]
+    assert [(case.artifact, case.severity) for case in shown] == [
+        ("clean", 0.0),
+        ("motion", 2.0),
+        ("noise", 4.0),
+        ("blur", 2.0),
+    ]
+    assert {case.substrate for case in shown} == {"One-a/t2"}
