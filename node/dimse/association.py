@@ -106,6 +106,7 @@ class AssociationRegister:
         self._slot_name = slot_name
         self._lock = threading.Lock()
         self._admitted: dict[Association, _Admitted] = {}
+        self._ending = 0
 
     def on_requested(self, event: Event) -> None:
         """Handle evt.EVT_REQUESTED: reject the association, or narrow it to the peer's rights and record it."""
@@ -163,8 +164,16 @@ class AssociationRegister:
         """Close the association's row and audit what it brought, whichever way it ended."""
         with self._lock:
             admitted = self._admitted.pop(association, None)
+            self._ending += admitted is not None
         if admitted is None:
             return
+        try:
+            self._close(association, admitted)
+        finally:
+            with self._lock:
+                self._ending -= 1
+
+    def _close(self, association: Association, admitted: _Admitted) -> None:
         admitted.transfers.flush()
         if admitted.row_id is None:
             return
@@ -177,8 +186,9 @@ class AssociationRegister:
             _log.error("association-not-closed", association_id=admitted.row_id, error=str(error))
 
     def __len__(self) -> int:
-        """How many admitted associations are open."""
-        return len(self._admitted)
+        """How many admitted associations are open, or still being closed in the index."""
+        with self._lock:
+            return len(self._admitted) + self._ending
 
     def _admit(self, association: Association, called_ae_title: str) -> Rejection | None:
         who = association.requestor

@@ -43,10 +43,19 @@ class _ParkingCheckpoint(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self.parked = threading.Event()
+        self._gate = threading.Lock()
 
     def wait(self, timeout: float | None = None) -> bool:
-        self.parked.set()
-        return super().wait(timeout)
+        """Wait until let go; a thread that is parked again before it has left stays."""
+        while True:
+            self.parked.set()
+            super().wait(timeout)
+            with self._gate:
+                if self.is_set():
+                    self.parked.clear()
+                    return True
+            if timeout is not None:
+                return False
 
     def set(self) -> None:
         """Do nothing: pynetdicom lets its thread go after each request."""
@@ -54,6 +63,12 @@ class _ParkingCheckpoint(threading.Event):
     def let_go(self) -> None:
         """Let the thread go, which then sees that the association has ended."""
         super().set()
+
+    def park(self) -> bool:
+        """Have the thread wait again; False where it is busy for too long."""
+        with self._gate:
+            self.clear()
+        return self.parked.wait(_PARKING_S)
 
 
 @contextmanager
@@ -81,13 +96,23 @@ def association_with(
     association = _associate(destination, contexts, calling_ae_title, timeout_s, extended_negotiation, handlers)
     checkpoint = _ParkingCheckpoint()
     association._reactor_checkpoint = checkpoint
-    checkpoint.parked.wait(_PARKING_S)
+    checkpoint.park()
     try:
         yield association
     finally:
         if association.is_established:
-            association.release()
+            _release(association, checkpoint)
         checkpoint.let_go()
+
+
+def _release(association: Association, checkpoint: _ParkingCheckpoint) -> None:
+    """Release the association; abort it where its thread is still serving a request."""
+    if not checkpoint.park():
+        association.abort()
+        return
+    # pynetdicom spins until this flag of its thread is up, for ever if it misses that: seen on a busy machine.
+    association._is_paused = True
+    association.release()
 
 
 def serve_requests(association: Association, until: threading.Event, timeout_s: float) -> bool:

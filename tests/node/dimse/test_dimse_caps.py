@@ -131,6 +131,19 @@ def test_bytes_and_rights_are_those_of_the_association(database: Database, trail
     assert not register.may(OpenAssociation(), Right.STORE)
 
 
+def test_a_stop_waits_until_an_association_is_closed_in_the_index(
+    database: Database, trail: MemorySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register, who = admitted(database, AssociationLimits())
+    register._admitted[who].row_id = 7
+    seen: list[int] = []
+    monkeypatch.setattr("node.dimse.association.close_association", lambda *_: seen.append(len(register)))
+    with capture_logs():
+        register.ended(who)
+    assert seen == [1]
+    assert len(register) == 0
+
+
 def test_what_an_association_brought_is_audited_once_by_study_and_outcome(
     database: Database, trail: MemorySink
 ) -> None:

@@ -34,7 +34,7 @@ def test_shapes_and_ranges(network: ManiqaMini) -> None:
     assert found.concepts.shape == (3, len(CONCEPTS)) == (3, 9)
     assert found.damage.shape == (3,)
     assert found.physics.shape == (3, len(PHYSICS))
-    assert found.embedding.shape == (3, 64)
+    assert found.embedding.shape == (3, network.config.width)
     assert found.weights.shape == (3, 16, 16)
     assert 0.0 < float(found.weights.min()) < float(found.weights.max()) < 1.0
     assert all(torch.isfinite(part).all() for part in found)
