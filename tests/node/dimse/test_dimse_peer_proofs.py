@@ -163,7 +163,7 @@ def test_a_slow_name_server_holds_up_only_the_first() -> None:
     time.sleep(0.06)
     began = time.monotonic()
     assert all(hosts.matches("mr.hospital.test", "10.0.0.1") for _ in range(50))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert len(asked) == 2
     slow.set()
 
