@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai.quality import ghosting, lines, motion, naturalness, noise, sharpness, spectrum, uniformity
-from ai.quality.acquired import AcquiredGrid, acquired_grid, central_box, to_acquired
+from ai.quality.acquired import AcquiredGrid, acquired_grid, central_box, stored_grid, to_acquired
 from ai.quality.definitions import ARBITRARY, DEFINITIONS, MAXIMUM_METRICS, METRIC_NAMES, RATIO
 from ai.quality.types import Metric
 from ai.volumes.types import Role, SliceReference, Volume
@@ -52,10 +52,7 @@ def slice_metrics(volume: Volume, role: str) -> tuple[SliceMetrics, ...]:
     stack = volume.stack
     if len(stack.slices) > MAXIMUM_SLICES:
         raise ValueError(f"{len(stack.slices)} slices are more than the {MAXIMUM_SLICES} that are measured")
-    grid = acquired_grid(stack)
-    if role in MAP_ROLES:
-        spacing = volume.geometry.spacing_mm
-        grid = AcquiredGrid((stack.rows, stack.columns), (spacing[1], spacing[2]), grid.phase_axis, grid.known)
+    grid = stored_grid(stack) if role in MAP_ROLES else acquired_grid(stack)
     pixels = [_finite(volume.pixels[index]) for index in stack.slice_indices]
     ceiling = max((float(image.max()) for image in pixels), default=0.0)
     values = [image_metrics(image, grid, role, ceiling) for image in pixels]

@@ -15,15 +15,13 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from ai.quality.concepts import CONCEPTS
+from ai.quality.scoring import worst_mean
 
 EDGE = 1e-3
 """Damages are kept this far from 0 and 1, where logits are infinite."""
 
 RIDGE = 1e-4
 """Keeps the weights of concepts that say the same from drifting apart."""
-
-WORST_SHARE = 0.25
-"""Share of the slices, the worst ones, that counts as much as all of them together: a lesion spans few slices."""
 
 
 def averaged(forest: NDArray[np.float32], network: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -100,5 +98,4 @@ def series_score(scores: NDArray[np.floating], attention: NDArray[np.floating] |
     if len(scores) == 0:
         raise ValueError("a series without slices has no score")
     weights = np.ones(len(scores)) if attention is None else np.asarray(attention, float)
-    worst = np.sort(scores)[: max(1, int(np.ceil(len(scores) * WORST_SHARE)))]
-    return float(0.5 * np.average(scores, weights=weights) + 0.5 * worst.mean())
+    return float(0.5 * np.average(scores, weights=weights) + 0.5 * worst_mean(scores))

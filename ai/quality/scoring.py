@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ai.quality import codes
 from ai.quality.definitions import METRICS_VERSION
@@ -63,8 +64,12 @@ def pooled(scores: Sequence[float | None]) -> float | None:
     known = np.sort([score for score in scores if score is not None])
     if known.size == 0:
         return None
-    worst = known[: max(1, int(np.ceil(known.size * WORST_SHARE)))]
-    return float(0.5 * np.median(known) + 0.5 * worst.mean())
+    return float(0.5 * np.median(known) + 0.5 * worst_mean(known))
+
+
+def worst_mean(scores: NDArray[np.floating]) -> float:
+    """Mean of the worst ``WORST_SHARE`` of the scores, of one at least; in any order."""
+    return float(np.sort(scores)[: max(1, int(np.ceil(len(scores) * WORST_SHARE)))].mean())
 
 
 _GHOST = Criterion(

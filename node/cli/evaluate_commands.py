@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node.cli.evaluate_quality_command import quality
+from node.cli.optional import need_ai
 from node.cli.options import JsonOption
 from node.cli.output import print_json, print_table, print_text, progress, refuse
 
@@ -54,7 +55,7 @@ def verdicts(
     json: JsonOption = False,
 ) -> None:
     """The quality rules: verdicts per artefact and severity, and what clean series are called."""
-    _need_ai()
+    need_ai()
     from ai.evaluation.quality import SHORT_PROTOCOLS, evaluate_quality
     from ai.evaluation.quality_summary import summarise
     from ai.evaluation.simulated import FULL_PROTOCOLS, Simulator
@@ -81,7 +82,7 @@ def distortion(
     json: JsonOption = False,
 ) -> None:
     """Distortion of diffusion images: the measured shift against the true one of the simulated field."""
-    _need_ai()
+    need_ai()
     from ai.evaluation.distortion import evaluate_distortion, summarise
 
     spacing_mm = (1.0, anatomy_mm, anatomy_mm)
@@ -100,7 +101,7 @@ def detection(
     json: JsonOption = False,
 ) -> None:
     """The reference detector: lesions hit, false marks per study, overlap of the prostate region."""
-    _need_ai()
+    need_ai()
     from ai.evaluation.detection import evaluate_detection, summarise
     from ai.evaluation.simulated import Simulator
     from ai.simulation.gland import Zone
@@ -128,7 +129,7 @@ def detector_loss(
     Per artefact the severity (1 to 5) is raised until the largest lesion is hit no more. It tells what the gate
     protects, for this detector; another may stand more, or less. Minutes per patient.
     """
-    _need_ai()
+    need_ai()
     from ai.evaluation.detector_loss import detector_losses, summarise
     from ai.evaluation.simulated import Simulator
     from ai.simulation.artifacts import ARTIFACTS
@@ -166,14 +167,6 @@ def _loss_cells(one: "LossSummary") -> tuple[str, ...]:
     severity = "never" if one.median_lost_at is None else f"{one.median_lost_at:g}"
     similarity = "" if one.median_similarity is None else f"{one.median_similarity:.2f}"
     return one.artifact, _percent(one.lost), severity, similarity
-
-
-def _need_ai() -> None:
-    """The base install has no image processing."""
-    import importlib.util
-
-    if importlib.util.find_spec("scipy") is None:
-        refuse("this command looks at pixels: pip install 'pacsgate[ai,codecs]'")
 
 
 def _print_verdicts(summary: "QualitySummary", seeds: int) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from node.cli.optional import need_modules
 from node.cli.options import JsonOption
 from node.cli.output import print_json, print_table, print_text, progress, refuse
 from node.cli.recipe_options import (
@@ -16,7 +17,6 @@ from node.cli.recipe_options import (
     SimulatedOption,
     StepsOption,
     WorkOption,
-    need_modules,
     recipe_of,
 )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from node.cli.optional import need_ai
 from node.cli.options import ConfigOption, JsonOption, settings_of
 from node.cli.output import RESEARCH_USE, complain, print_json, print_table, print_text, progress, refuse
 
@@ -86,7 +87,7 @@ def simulate(
     json: JsonOption = False,
 ) -> None:
     """Write complete synthetic prostate mpMRI studies (T2W in three planes, DWI, ADC) as DICOM, clean or ruined."""
-    _need_ai()
+    need_ai()
     from ai.simulation.artifacts import ARTIFACTS
     from ai.simulation.artifacts.dynamic import DYNAMIC_ARTIFACTS
     from ai.simulation.export import write_study
@@ -154,14 +155,6 @@ def send(
         raise typer.Exit(1)
 
 
-def _need_ai() -> None:
-    """The base install has no image processing."""
-    import importlib.util
-
-    if importlib.util.find_spec("scipy") is None:
-        refuse("this command looks at pixels: pip install 'pacsgate[ai,codecs]'")
-
-
 def _calibration(config: Path | None) -> "Calibration | None":
     """The calibration the configuration names, or a refusal; read before any study is."""
     from node.calibration import calibration_of
@@ -175,7 +168,7 @@ def _calibration(config: Path | None) -> "Calibration | None":
 
 def _each_study(paths: list[Path], run: Callable[["LoadedStudy"], dict[str, Any]], json: bool) -> None:
     """Read the folders, run each study, print one document (or a list for several studies)."""
-    _need_ai()
+    need_ai()
     from node.offline import read_folder
 
     folder = read_folder(paths, progress)

@@ -1,12 +1,9 @@
 """Options that training and evaluation of the learned quality model share, and the recipe they make."""
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from node.cli.output import refuse
 
 if TYPE_CHECKING:
     from ai.training.quality_recipe import Recipe
@@ -42,10 +39,3 @@ def recipe_of(data: list[Path], simulated: int, seed: int, steps: int) -> "Recip
     from ai.training.quality_recipe import Recipe
 
     return Recipe(DataPlan(tuple(data), simulated), Schedule.lasting(steps), seed)
-
-
-def need_modules(extra: str, *modules: str) -> None:
-    """Refuse where an optional part is not installed."""
-    absent = [name for name in modules if importlib.util.find_spec(name) is None]
-    if absent:
-        refuse(f"this command needs {' and '.join(absent)}: pip install 'pacsgate[{extra}]'")

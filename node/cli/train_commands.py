@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from node.cli.optional import need_ai, need_modules
 from node.cli.options import JsonOption
 from node.cli.output import complain, print_json, print_table, print_text, progress, refuse
 from node.cli.recipe_options import (
@@ -17,7 +18,6 @@ from node.cli.recipe_options import (
     SimulatedOption,
     StepsOption,
     WorkOption,
-    need_modules,
     recipe_of,
 )
 
@@ -72,7 +72,7 @@ def grading_sheet(
     Fill in 1 (non-diagnostic), 2 (limited) or 3 (diagnostic); a line left empty is not used. The sheet shows no score,
     because who grades must not know it. It holds patient IDs: keep it where patient data may be.
     """
-    _need_ai()
+    need_ai("sklearn")
     from node.commissioning import write_sheet
     from node.offline import read_folder
 
@@ -111,7 +111,7 @@ def calibrate(
     seen. The node uses the record once the option calibration of section quality names it and it is restarted.
     docs/commissioning.md leads through it.
     """
-    _need_ai()
+    need_ai("sklearn")
     from ai.quality.calibration import CalibrationError
     from ai.quality.commissioning import fit
     from node.commissioning import LabelError, read_labels, score_labels
@@ -196,14 +196,6 @@ def _check_new(out: Path) -> None:
         refuse(f"{out} exists and is never overwritten: choose another name")
     if not os.access(out.parent, os.W_OK):
         refuse(f"{out} cannot be written: {out.parent} is no folder that is open to us")
-
-
-def _need_ai() -> None:
-    """The base install has no image processing."""
-    import importlib.util
-
-    if importlib.util.find_spec("sklearn") is None:
-        refuse("this command looks at pixels: pip install 'pacsgate[ai,codecs]'")
 
 
 def _document(made: "Calibration") -> dict[str, Any]:
